@@ -1,0 +1,61 @@
+"""LoRAtelier: a workshop for LoRA adapters. This module is the public surface, nothing else.
+
+Names are imported when they are first used, so that ``import loratelier`` and ``--help`` do not
+wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loratelier.adapter import Adapter
+    from loratelier.bank import AdapterBank
+    from loratelier.base import Base, load_base
+    from loratelier.corpus import Corpus, build_corpus, repair_text
+    from loratelier.kit.errors import InputError
+    from loratelier.scope import Inspection, inspect_prompt
+    from loratelier.train import Recipe, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Adapter",
+    "AdapterBank",
+    "Base",
+    "Corpus",
+    "InputError",
+    "Inspection",
+    "Recipe",
+    "build_corpus",
+    "inspect_prompt",
+    "load_base",
+    "repair_text",
+    "train",
+]
+
+_ROOM_OF = {
+    "Adapter": "loratelier.adapter",
+    "AdapterBank": "loratelier.bank",
+    "Base": "loratelier.base",
+    "Corpus": "loratelier.corpus",
+    "InputError": "loratelier.kit.errors",
+    "Inspection": "loratelier.scope",
+    "Recipe": "loratelier.train",
+    "build_corpus": "loratelier.corpus",
+    "inspect_prompt": "loratelier.scope",
+    "load_base": "loratelier.base",
+    "repair_text": "loratelier.corpus",
+    "train": "loratelier.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'loratelier' has no attribute {name!r}")
+    value = getattr(import_module(_ROOM_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

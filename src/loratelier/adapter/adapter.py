@@ -1,0 +1,210 @@
+"""The adapter: pairs of small matrices, one pair a site, and where they come from."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from loratelier.adapter import config
+from loratelier.adapter.card import FILE as CARD_FILE
+from loratelier.adapter.card import Card, read_card
+from loratelier.adapter.model_card import render
+from loratelier.adapter.tensors import FILE as TENSORS_FILE
+from loratelier.adapter.tensors import PREFIX, Pair, read_pairs
+from loratelier.base import Base
+from loratelier.base.base import known_fingerprint
+from loratelier.kit.errors import InputError
+from loratelier.kit.files import atomic_folder
+
+
+class Deltas(Mapping[str, Tensor]):
+    """``site -> s B A``: dense float32 [d_out, d_in], made when asked for and not kept."""
+
+    def __init__(self, adapter: "Adapter") -> None:
+        self._adapter = adapter
+
+    def __getitem__(self, site: str) -> Tensor:
+        down, up = self._adapter.tensors[site]
+        return self._adapter.scaling(site) * (up.float() @ down.float())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._adapter.sites)
+
+    def __len__(self) -> int:
+        return len(self._adapter.sites)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A LoRA adapter (arXiv 2106.09685); equal and hashed by its content.
+
+    ``tensors`` maps a site, such as ``model.layers.11.mlp.down_proj``, to its pair
+    (A [r, d_in], B [d_out, r]); the update of the site is ``scaling(site) * B @ A``.
+    """
+
+    name: str
+    settings: config.LoraSettings
+    tensors: Mapping[str, Pair] = field(repr=False)
+    card: Card = field(repr=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Adapter":
+        """Read an adapter's folder; other files in it (tokenizers, code) are left alone.
+
+        Raises:
+            InputError: no such folder, or an adapter that is damaged, unsafe, or of a variant that
+                is not carried out; one line that names the file and the tensor.
+        """
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"There is no adapter folder {folder}")
+        settings = config.read_settings(folder)
+        pairs = read_pairs(folder, settings)
+        return cls(folder.resolve().name, settings, pairs, read_card(folder))
+
+    @classmethod
+    def from_peft(cls, model: Any, card: Card, name: str) -> "Adapter":
+        """Take the adapter of a live PEFT model, exactly as PEFT would save it."""
+        with tempfile.TemporaryDirectory(prefix="loratelier-") as scratch:
+            # Whether embeddings were resized is asked of the hub unless it is told no.
+            model.save_pretrained(scratch, save_embedding_layers=False)
+            saved = cls.load(scratch)
+        raw = {**saved.settings.raw, "base_model_name_or_path": card.base.spec}
+        return cls(name, config.settings_from(raw, name), saved.tensors, card)
+
+    def save(self, path: str | Path, *, replace: bool = False) -> None:
+        """Write a PEFT folder with the card, whole or not at all.
+
+        Raises:
+            InputError: the folder exists and ``replace`` is false, or cannot be written.
+        """
+        flat = {
+            f"{PREFIX}{site}.lora_{side}.weight": half.contiguous()
+            for site, pair in self.tensors.items()
+            for side, half in zip("AB", pair, strict=True)
+        }
+        with atomic_folder(Path(path).expanduser(), replace=replace) as scratch:
+            text = json.dumps(self.settings.raw, indent=2, sort_keys=True)
+            (scratch / config.FILE).write_text(text, encoding="utf-8")
+            save_file(flat, scratch / TENSORS_FILE, metadata={"format": "pt"})
+            (scratch / CARD_FILE).write_text(self.card.model_dump_json(indent=2), encoding="utf-8")
+            (scratch / "README.md").write_text(self.describe(), encoding="utf-8")
+
+    def describe(self) -> str:
+        """Return the model card, Markdown with the hub's front matter."""
+        return render(
+            name=self.name,
+            card=self.card,
+            rank=self.rank,
+            alpha=self.settings.alpha,
+            sites=self.sites,
+            has_effect=self.has_effect,
+        )
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The linear layers that the adapter changes, by layer."""
+        return tuple(self.tensors)
+
+    @property
+    def deltas(self) -> Deltas:
+        """The dense updates, ``site -> s B A``, each made when asked for."""
+        return Deltas(self)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any site."""
+        return max(down.shape[0] for down, _ in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the adapter holds."""
+        return sum(half.numel() for pair in self.tensors.values() for half in pair)
+
+    def scaling(self, site: str) -> float:
+        """Return what ``B @ A`` is multiplied with at a site."""
+        return self.settings.scaling_at(site)
+
+    @cached_property
+    def has_effect(self) -> bool:
+        """Whether any site's update is other than zero (a fresh adapter has B = 0)."""
+        return any(
+            self.scaling(site) != 0
+            and bool(up.any())
+            and bool(down.any())
+            and bool(torch.any(up.float() @ down.float() != 0))
+            for site, (down, up) in self.tensors.items()
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """``sha256:...`` over everything that decides the update: tensors and scalings."""
+        digest = hashlib.sha256()
+        for site, (down, up) in self.tensors.items():
+            label = [site, self.scaling(site), str(down.dtype), list(down.shape), list(up.shape)]
+            digest.update(json.dumps(label).encode())
+            for half in (down, up):
+                raw = half.detach().cpu().contiguous().view(-1).view(torch.uint8)
+                digest.update(raw.numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Adapter) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def require_fit(self, base: Base) -> None:
+        """Make sure that the adapter was made for this base.
+
+        Raises:
+            InputError: the card names other weights, or a site is missing or misshapen.
+        """
+        self.require_sites(base.model)
+
+    def require_sites(self, model: nn.Module) -> None:
+        """Make sure that the adapter may be worn by a model, which may come from a Base or not.
+
+        Raises:
+            InputError: the model's fingerprint is known and is not the card's, or a site is
+                missing or misshapen.
+        """
+        made_for, given = self.card.base.fingerprint, known_fingerprint(model)
+        if made_for and given and made_for != given:
+            raise InputError(
+                f"The adapter '{self.name}' was made for the base {self.card.base.name} "
+                f"({_short(made_for)}), and this base has other weights ({_short(given)})",
+                f"Load its own base: {self.card.base.spec}",
+            )
+        for site, (down, up) in self.tensors.items():
+            shape = _shape(model, site)
+            if shape is None:
+                raise InputError(
+                    f"The adapter '{self.name}' does not fit: this base has no linear layer {site}"
+                )
+            if shape != (up.shape[0], down.shape[1]):
+                raise InputError(
+                    f"The adapter '{self.name}' does not fit: {site} is {list(shape)} in this "
+                    f"base, and the adapter's update is {[up.shape[0], down.shape[1]]}"
+                )
+
+
+def _shape(model: nn.Module, site: str) -> tuple[int, int] | None:
+    """Return (d_out, d_in) of a linear layer; bitsandbytes' layers are linear layers too."""
+    try:
+        module = model.get_submodule(site)
+    except AttributeError:
+        return None
+    return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else None
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint.removeprefix("sha256:")[:12]

@@ -1,0 +1,80 @@
+"""The card: where an adapter comes from and what was measured, beside PEFT's own files."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from loratelier.kit.errors import InputError
+from loratelier.kit.models import Strict, problem
+
+FILE = "card.json"
+
+
+class BaseRef(Strict):
+    """The base that an adapter was made for."""
+
+    fingerprint: str | None = None
+    spec: str | None = None
+    name: str | None = None
+
+
+class CorpusRef(Strict):
+    """The corpus that an adapter was trained on, down to the files."""
+
+    hash: str
+    rows: int
+    conversations: int
+    files: list[str]
+
+
+class Card(Strict):
+    """What ``card.json`` holds.
+
+    An adapter that was made elsewhere has no card; its ``base.fingerprint`` is then None, and it
+    counts as unproven for every base.
+    """
+
+    card_version: Literal[1] = 1
+    base: BaseRef = BaseRef()
+    corpus: CorpusRef | None = None
+    recipe: dict[str, Any] | None = None
+    seed: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    verdict: dict[str, Any] | None = None
+    parents: list[dict[str, Any]] = Field(default_factory=list)
+    created: str | None = None
+    notes: list[str] = Field(default_factory=list)
+
+    @property
+    def proven(self) -> bool:
+        """Whether the card names the weights that the adapter was made for."""
+        return self.base.fingerprint is not None
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of an adapter's folder; an empty one if there is none.
+
+    Raises:
+        InputError: the card is damaged or of a form that this version does not know.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return Card()
+    try:
+        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+    except InputError as error:
+        raise InputError(f"{path}: {error.what}", error.mend) from error
+    except ValidationError as error:
+        raise InputError(f"{path}: {problem(error)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what decides a result."""
+    packages = ("loratelier", "torch", "transformers", "peft")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}

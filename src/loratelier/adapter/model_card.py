@@ -1,0 +1,55 @@
+"""The README.md of an adapter's folder: a model card in the hub's form, from the card."""
+
+import re
+from collections.abc import Sequence
+
+import yaml
+
+from loratelier.adapter.card import Card
+
+
+def render(
+    *, name: str, card: Card, rank: int, alpha: float, sites: Sequence[str], has_effect: bool
+) -> str:
+    """Return the model card as Markdown."""
+    front = {"library_name": "peft", "tags": ["lora", "loratelier"]}
+    if card.base.spec and re.fullmatch(r"[\w.-]+/[\w.-]+", card.base.spec):
+        # The hub accepts only its own names here.
+        front["base_model"] = card.base.spec
+    parts = [f"---\n{yaml.safe_dump(front, sort_keys=True)}---\n", f"# {name}\n"]
+    parts.append(
+        "A LoRA adapter, made with LoRAtelier. `card.json` beside this file says the same.\n"
+    )
+    if not has_effect:
+        parts.append("**It has no effect: its update is zero everywhere.**\n")
+    facts = [
+        f"- Base: {card.base.name or 'unknown'} (weights {card.base.fingerprint or 'unproven'})",
+        f"- Rank {rank}, alpha {alpha:g}, {len(sites)} linear layers",
+    ]
+    if card.corpus:
+        facts.append(
+            f"- Corpus: {card.corpus.rows} rows of {card.corpus.conversations} conversations, "
+            f"{len(card.corpus.files)} files ({card.corpus.hash})"
+        )
+    if card.seed is not None:
+        facts.append(f"- Seed {card.seed}")
+    parts.append("\n".join(facts) + "\n")
+    parts.extend(_figures(card))
+    return "\n".join(parts)
+
+
+def _figures(card: Card) -> list[str]:
+    lines = []
+    metrics = card.metrics
+    if "held_out_nll" in metrics:
+        lines.append(
+            f"- Held-out loss per token: {metrics['held_out_nll_base']:.4f} -> "
+            f"{metrics['held_out_nll']:.4f} nats ({metrics['held_out_nll_change']:+.1%}, "
+            f"{metrics['held_out_tokens']} tokens)"
+        )
+    if "general_bpb" in metrics:
+        lines.append(
+            f"- General English, bits per byte: {metrics['general_bpb_base']:.4f} -> "
+            f"{metrics['general_bpb']:.4f} ({metrics['general_bpb_change']:+.2%})"
+        )
+    return ["## Measured when it was trained\n", "\n".join(lines) + "\n"] if lines else []

@@ -1,0 +1,82 @@
+"""The tensors of an adapter, read from safetensors and checked before anything uses them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from loratelier.adapter.config import LoraSettings
+from loratelier.kit.errors import InputError
+
+FILE = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+Pair = tuple[Tensor, Tensor]
+
+
+def read_pairs(folder: Path, settings: LoraSettings) -> dict[str, Pair]:
+    """Read ``site -> (A [r, d_in], B [d_out, r])`` from an adapter's folder.
+
+    Raises:
+        InputError: the file is missing, a pickle, damaged, a link out of the folder, or its
+            tensors are not those of the config.
+    """
+    path = folder / FILE
+    if not path.exists():
+        if (folder / "adapter_model.bin").exists():
+            raise InputError(
+                f"{folder} holds a pickle, adapter_model.bin, which can run code when it is opened",
+                "Save the adapter as safetensors",
+            )
+        raise InputError(f"{folder} is no whole adapter: {FILE} is missing")
+    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path} is a link that leads out of the folder", "Copy the file there")
+    try:
+        return pairs_from(load_file(path), settings, str(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error})", "Fetch or train it again") from error
+
+
+def pairs_from(
+    tensors: Mapping[str, Tensor], settings: LoraSettings, where: str
+) -> dict[str, Pair]:
+    """Sort tensors into pairs by site, in the order of layers and names."""
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        found = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
+        if not found:
+            raise InputError(f"{where}: the tensor {key} belongs to no LoRA of a linear layer")
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{where}: {key} holds values that are no numbers")
+        halves.setdefault(found[1], {})[found[2]] = tensor
+    if not halves:
+        raise InputError(f"{where} holds no tensors")
+    return {site: _pair(halves[site], site, settings, where) for site in in_order(halves)}
+
+
+def _pair(half: dict[str, Tensor], site: str, settings: LoraSettings, where: str) -> Pair:
+    for side in "AB":
+        if side not in half:
+            raise InputError(f"{where}: {site} has no lora_{side}")
+        if half[side].ndim != 2:
+            raise InputError(f"{where}: {site}.lora_{side} has {half[side].ndim} dimensions, not 2")
+    down, up = half["A"], half["B"]
+    rank = settings.rank_at(site)
+    if down.shape[0] != rank or up.shape[1] != rank:
+        raise InputError(
+            f"{where}: {site} has A {list(down.shape)} and B {list(up.shape)}, and its config "
+            f"says rank {rank}"
+        )
+    return down, up
+
+
+def in_order(sites: Mapping[str, object]) -> list[str]:
+    """Return site names so that layer 2 comes before layer 10."""
+    return sorted(
+        sites,
+        key=lambda site: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", site)],
+    )

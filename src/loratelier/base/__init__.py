@@ -1,0 +1,6 @@
+"""Where a base comes from, how it is known again, and how likely it finds a text."""
+
+from loratelier.base.base import Base
+from loratelier.base.load import load_base
+
+__all__ = ["Base", "load_base"]

@@ -1,0 +1,208 @@
+"""``loratelier adapters``: what is in the store."""
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loratelier.cli.console import Json, err, megabytes, out, print_json
+from loratelier.kit.errors import InputError
+
+if TYPE_CHECKING:
+    from loratelier.adapter import Adapter
+    from loratelier.adapter.store import Entry
+
+app = typer.Typer(help="The store of adapters.", no_args_is_help=True)
+
+NO_EFFECT = "no effect: its update is zero everywhere"
+
+Force = Annotated[bool, typer.Option("--force", help="Replace what stands there.")]
+
+
+@app.command(name="list")
+def _list(json: Json = False) -> None:
+    """List the adapters; a damaged one is listed with what is wrong."""
+    from rich.table import Table
+
+    from loratelier.adapter import store
+
+    entries = store.entries()
+    if json:
+        print_json([_row(entry) for entry in entries])
+        return
+    if not entries:
+        err.print(
+            "The store is empty. `loratelier train` or `loratelier adapters import` fills it."
+        )
+        return
+    table = Table("Adapter", "Base", "Rank", "Layers", "Size", "Remark", box=None, pad_edge=False)
+    for entry in entries:
+        adapter = entry.adapter
+        if adapter is None:
+            table.add_row(entry.name, "", "", "", "", f"damaged: {entry.error}")
+            continue
+        base = adapter.card.base.name or "unproven"
+        remark = "" if adapter.has_effect else NO_EFFECT
+        size = megabytes(_bytes(adapter))
+        table.add_row(entry.name, base, str(adapter.rank), str(len(adapter.sites)), size, remark)
+    out.print(table)
+
+
+def _row(entry: "Entry") -> dict[str, Any]:
+    if entry.adapter is None:
+        return {"name": entry.name, "error": entry.error}
+    return {"name": entry.name, "error": None, **_facts(entry.adapter)}
+
+
+@app.command(name="show")
+def _show(
+    name: Annotated[str, typer.Argument(help="A name in the store, or a folder.")],
+    json: Json = False,
+) -> None:
+    """Show where an adapter comes from, where it sits, and what was measured."""
+    from loratelier.adapter import store
+
+    adapter = store.open(name)
+    card = adapter.card
+    if json:
+        print_json({"name": name, **_facts(adapter), "card": card.model_dump(mode="json")})
+        return
+    base = f"{card.base.name} ({card.base.fingerprint})" if card.proven else "unproven: no card"
+    lines = [
+        ("Base", base),
+        ("Rank, alpha", f"{adapter.rank}, {adapter.settings.alpha:g}"),
+        ("Sits in", _places(adapter)),
+        ("Parameters", f"{adapter.parameters:,} ({megabytes(_bytes(adapter))})"),
+        ("Digest", adapter.digest),
+    ]
+    if card.corpus:
+        corpus = card.corpus
+        lines.append(("Corpus", f"{corpus.rows} rows, {len(corpus.files)} files, {corpus.hash}"))
+    if "held_out_nll" in card.metrics:
+        m = card.metrics
+        lines += [
+            (
+                "Held-out loss",
+                f"{m['held_out_nll_base']:.4f} -> {m['held_out_nll']:.4f} nats a token "
+                f"({m['held_out_nll_change']:+.1%})",
+            ),
+        ]
+    if "general_bpb" in card.metrics:
+        m = card.metrics
+        lines.append(
+            (
+                "General text",
+                f"{m['general_bpb_base']:.4f} -> {m['general_bpb']:.4f} bits a byte "
+                f"({m['general_bpb_change']:+.2%})",
+            )
+        )
+    lines += [("Parent", str(parent)) for parent in card.parents]
+    lines += [("Made", card.created or "unknown")]
+    if not adapter.has_effect:
+        lines.append(("Effect", NO_EFFECT))
+    width = max(len(label) for label, _ in lines) + 2
+    for label, text in lines:
+        out.print(f"{label:<{width}}{text}", markup=False, soft_wrap=True)
+
+
+@app.command(name="import")
+def _import(
+    path: Annotated[Path, typer.Argument(help="A PEFT adapter's folder.")],
+    name: Annotated[str, typer.Option(help="The name that it gets in the store.")],
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Bring an adapter into the store, checked; code and tokenizers beside it are left behind."""
+    from loratelier.adapter import store
+
+    adapter = store.import_adapter(path, name, replace=force)
+    if json:
+        print_json({"name": name, **_facts(adapter)})
+        return
+    out.print(f"'{name}' is in the store.", markup=False)
+    if not adapter.card.proven:
+        out.print("It has no card of ours: unproven for any base, checked by its shapes when worn.")
+    if not adapter.has_effect:
+        out.print(f"It has {NO_EFFECT}.")
+
+
+@app.command(name="export")
+def _export(
+    name: Annotated[str, typer.Argument(help="A name in the store.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write, for PEFT and every other.")],
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write an adapter out as a PEFT folder with its card."""
+    from loratelier.adapter import store
+
+    written = store.export_adapter(name, folder, replace=force)
+    if json:
+        print_json({"name": name, "folder": str(written)})
+        return
+    out.print(f"'{name}' is written to {written}", markup=False, soft_wrap=True)
+
+
+@app.command(name="remove")
+def _remove(
+    name: Annotated[str, typer.Argument(help="A name in the store.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete an adapter from the store."""
+    from loratelier.adapter import store
+
+    if not yes:
+        store.require_stored(name)
+        if not sys.stdin.isatty():
+            raise InputError(f"'{name}' would be deleted for good", "Say --yes")
+        typer.confirm(f"Delete '{name}' for good?", abort=True)
+    store.remove(name)
+    if json:
+        print_json({"name": name, "removed": True})
+        return
+    out.print(f"'{name}' is gone.", markup=False)
+
+
+def _facts(adapter: "Adapter") -> dict[str, Any]:
+    return {
+        "base": adapter.card.base.name,
+        "fingerprint": adapter.card.base.fingerprint,
+        "proven": adapter.card.proven,
+        "rank": adapter.rank,
+        "alpha": adapter.settings.alpha,
+        "sites": list(adapter.sites),
+        "parameters": adapter.parameters,
+        "bytes": _bytes(adapter),
+        "digest": adapter.digest,
+        "effect": adapter.has_effect,
+    }
+
+
+def _bytes(adapter: "Adapter") -> int:
+    return sum(half.nbytes for pair in adapter.tensors.values() for half in pair)
+
+
+def _places(adapter: "Adapter") -> str:
+    """Say which kinds of layers at which depths: ``q_proj, v_proj in layers 0-29``."""
+    layers: dict[str, set[int]] = defaultdict(set)
+    for site in adapter.sites:
+        numbers = re.findall(r"\.(\d+)\.", site)
+        layers[site.rsplit(".", 1)[-1]].add(int(numbers[0]) if numbers else -1)
+    by_depth: dict[str, list[str]] = defaultdict(list)
+    for kind, depths in layers.items():
+        by_depth[_ranges(sorted(depths))].append(kind)
+    return "; ".join(f"{', '.join(kinds)} in layers {depth}" for depth, kinds in by_depth.items())
+
+
+def _ranges(numbers: list[int]) -> str:
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

@@ -1,0 +1,198 @@
+"""``loratelier corpus``: build a corpus from notes, read its rows, see its repairs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loratelier.cli.console import Json, out, print_json
+
+if TYPE_CHECKING:
+    from loratelier.corpus import Corpus, Report
+
+app = typer.Typer(
+    name="corpus",
+    help="From notes to training rows: build, show, diff.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(help="A corpus folder.", show_default=False)]
+
+
+@app.command()
+def build(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Notes, or folders of notes.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The corpus folder to write.")],
+    format: Annotated[
+        str, typer.Option(help="The shape of a row; only 'chat' is built so far.")
+    ] = "chat",
+    learn: Annotated[
+        str, typer.Option(help="Whose voice is learned: 'assistant', or 'user' for the person's.")
+    ] = "assistant",
+    holdout: Annotated[
+        float, typer.Option(help="The share of conversations kept for measuring.")
+    ] = 0.1,
+    include_lossy: Annotated[
+        bool, typer.Option("--include-lossy", help="Keep messages that lost characters.")
+    ] = False,
+    script: Annotated[
+        str | None, typer.Option(help="Keep only conversations in this script: Latn or Cyrl.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="The notes' language when it is known: ru or en.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Rebuild a corpus that exists in the folder.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Read notes, mend broken encodings, and write training rows with their lineage."""
+    from loratelier.corpus import build_corpus
+    from loratelier.corpus.folder import check_target
+
+    check_target(output, replace=force)
+    corpus = build_corpus(
+        sources,
+        format=format,
+        learn=learn,
+        holdout=holdout,
+        include_lossy=include_lossy,
+        script=script,
+        language=language,
+    )
+    corpus.save(output, replace=force)
+    if json:
+        print_json(_document(corpus, output))
+    else:
+        _print_build(corpus.report, output)
+
+
+@app.command()
+def show(
+    folder: Folder,
+    row: Annotated[str | None, typer.Option(help="One row: its id, or its number from 1.")] = None,
+    json: Json = False,
+) -> None:
+    """Print the rows, and where each message came from."""
+    from loratelier.corpus import Corpus
+
+    rows = _rows(Corpus.load(folder), row)
+    if json:
+        print_json(rows)
+        return
+    for each in rows:
+        _print_row(each)
+
+
+@app.command()
+def diff(folder: Folder, json: Json = False) -> None:
+    """Print what was mended, before and after."""
+    from loratelier.corpus import Corpus
+
+    report = Corpus.load(folder).report
+    repairs = [step for note in report.files for step in note.repairs]
+    if json:
+        print_json([step.model_dump(mode="json") for step in repairs])
+        return
+    if not repairs:
+        out.print("Nothing was mended in this corpus.")
+    for step in repairs:
+        place = f"{step.file}, {step.role or 'beside messages'} {step.uid}".rstrip()
+        _line(f"{place}: {step.what}, {step.lines} lines, {step.lost} characters lost", "bold")
+        _line(f"- {step.excerpt_before}", "red")
+        _line(f"+ {step.excerpt_after}", "green")
+        out.print()
+
+
+def _line(text: str, style: str | None = None) -> None:
+    out.print(text, style=style, markup=False, emoji=False, soft_wrap=True)
+
+
+def _document(corpus: "Corpus", folder: Path) -> dict[str, Any]:
+    report = corpus.report
+    return {
+        **report.counts(),
+        "hash": corpus.hash,
+        "path": str(folder),
+        "report": str(folder / "report.html"),
+        "reasons": report.reasons,
+        "same": [same.model_dump(mode="json") for same in report.same],
+        "files": [note.model_dump(mode="json") for note in report.files],
+    }
+
+
+def _print_build(report: "Report", folder: Path) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    for name, number in report.counts().items():
+        table.add_row(str(number), name.replace("_", " "))
+    out.print(table)
+    _section("Mended", report.repair_lines())
+    _section(
+        "The same conversation", (f"{s.kept} kept, not {', '.join(s.left)}" for s in report.same)
+    )
+    _section("Messages dropped", (f"{number}: {cause}" for cause, number in report.reasons.items()))
+    _section("Commentary between messages, in no row", _commentary(report))
+    _section("Files without messages", (f"{n.file}: {n.state}" for n in report.silent_notes()))
+    out.print()
+    _line(f"Corpus: {folder}")
+    _line(f"Report: {folder / 'report.html'}")
+
+
+def _commentary(report: "Report") -> list[str]:
+    return [
+        f"{note.file}: {sum(each.characters for each in note.commentary)} characters, "
+        f"“{note.commentary[0].first_words}”"
+        for note in report.files
+        if note.commentary
+    ]
+
+
+# A vault of thousands of notes would push the counts off the screen.
+_LINES = 12
+
+
+def _section(title: str, lines: Any) -> None:
+    found = list(lines)
+    if not found:
+        return
+    out.print()
+    _line(title, "bold")
+    for line in found[:_LINES]:
+        _line(f"  {line}")
+    if len(found) > _LINES:
+        _line(f"  and {len(found) - _LINES} more, in report.html")
+
+
+def _rows(corpus: "Corpus", wanted: str | None) -> list[dict[str, Any]]:
+    from loratelier.kit.errors import InputError, did_you_mean
+
+    rows: list[dict[str, Any]] = corpus.rows.to_pylist()
+    if wanted is None:
+        return rows
+    by_id = [row for row in rows if wanted in (row["id"], row["conversation"])]
+    if by_id:
+        return by_id
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(rows):
+        return [rows[int(wanted) - 1]]
+    raise InputError(
+        f"No row '{wanted}' among {len(rows)}", did_you_mean(wanted, [row["id"] for row in rows])
+    )
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    lossy = ", lossy" if row["lossy"] else ""
+    _line(f"{row['id']}  ({row['format']}, {row['split']}{lossy})", "bold")
+    for message, origin in zip(row["messages"], row["lineage"], strict=True):
+        place = f"{origin['file']} {origin['start']}-{origin['end']}"
+        _line(f"{message['role']}  {place}  {origin['uid']}".rstrip(), "cyan")
+        for step in origin["steps"]:
+            _line(f"  {step}", "yellow")
+        _line(message["content"])
+        out.print()

@@ -1,0 +1,170 @@
+"""report.html: one page that shows what came in, what did not, and what was mended."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from loratelier.corpus.report import Mended, NoteReport, Report, count, first_words
+
+# A page with every drop of ten thousand notes would not open; the rest stands in the parquet file.
+_SHOWN = 1000
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #d5d3cc; --faint: #6b6860; --ground: #fdfcf9;
+  --ink: #22211e; --soft: #f3f1ea; --was: #a33a2a; --now: #1f6f43; }
+@media (prefers-color-scheme: dark) { :root { --line: #3a3934; --faint: #a09c91;
+  --ground: #191815; --ink: #e8e5dc; --soft: #24231f; --was: #f08a78; --now: #7fd0a0; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 70rem; padding: 2rem 1.25rem 4rem; background: var(--ground);
+  color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.6rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+p { margin: .4rem 0; } .faint { color: var(--faint); }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .75rem;
+  margin: 1.5rem 0; }
+dl div { background: var(--soft); border-radius: .5rem; padding: .6rem .8rem; }
+dt { color: var(--faint); font-size: .85rem; } dd { margin: 0; font-size: 1.5rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0;
+  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+th { color: var(--faint); font-weight: 500; } td.n, th.n { text-align: right; white-space: nowrap; }
+figure { margin: 1rem 0; padding: .8rem 1rem; background: var(--soft); border-radius: .5rem; }
+figcaption { color: var(--faint); font-size: .9rem; margin-bottom: .4rem; }
+pre { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere;
+  font: .88rem/1.5 ui-monospace, monospace; }
+.was { color: var(--was); } .now { color: var(--now); }
+"""
+
+
+def page(report: Report, dropped: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page as HTML that needs nothing else; every text in it is escaped.
+
+    Args:
+        report: the manifest.
+        dropped: the rows of ``dropped.parquet``.
+    """
+    body = (
+        _head(report),
+        _files(report.files),
+        _repairs(report),
+        _same(report),
+        _drops(dropped),
+        _commentary(report.files),
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Corpus report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _head(report: Report) -> str:
+    learned = "the assistant's" if report.learn == "assistant" else "the person's"
+    cells = "".join(
+        f"<div><dt>{escape(name.replace('_', ' '))}</dt><dd>{number}</dd></div>"
+        for name, number in report.counts().items()
+    )
+    return (
+        "<h1>Corpus report</h1>\n"
+        f'<p class="faint">Format {escape(report.format)}, learning {learned} voice, '
+        f"{report.holdout:.0%} of conversations held out. Hash {escape(report.hash[:16])}.</p>\n"
+        f"<dl>{cells}</dl>\n"
+        "<p>Every message is in a row or among the dropped, once: "
+        f"{report.messages} = {report.messages_in_rows} + {report.dropped}.</p>"
+    )
+
+
+def _files(files: Sequence[NoteReport]) -> str:
+    rows = (
+        (
+            note.file,
+            note.state if note.state != "read" else note.encoding,
+            note.messages,
+            note.in_rows,
+            note.dropped,
+            note.repaired,
+            note.lossy,
+            len(note.commentary),
+        )
+        for note in files
+    )
+    heads = ("file", "encoding", "messages", "in rows", "dropped", "mended", "lossy", "commentary")
+    return "<h2>Files</h2>\n" + _table(heads, rows)
+
+
+def _repairs(report: Report) -> str:
+    figures = "\n".join(_figure(step) for note in report.files for step in note.repairs[:20])
+    if not figures:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in report.repair_lines())
+    return f"<h2>Mended encodings</h2>\n<ul>{lines}</ul>\n{figures}"
+
+
+def _figure(step: Mended) -> str:
+    lost = f"{count(step.lost, 'character')} lost" if step.lost else "nothing lost"
+    return (
+        f"<figure><figcaption>{escape(step.file)}: {escape(step.what)}, "
+        f"{count(step.lines, 'line')}, {lost}; score {step.score_before} → {step.score_after} nats "
+        f'a character</figcaption><pre class="was">{escape(step.excerpt_before)}</pre>'
+        f'<pre class="now">{escape(step.excerpt_after)}</pre></figure>'
+    )
+
+
+def _same(report: Report) -> str:
+    if not report.same:
+        return ""
+    rows = ((pair.kept, ", ".join(pair.left)) for pair in report.same)
+    return "<h2>The same conversation</h2>\n" + _table(("kept", "left out"), rows)
+
+
+def _drops(dropped: Sequence[Mapping[str, Any]]) -> str:
+    messages = [each for each in dropped if each["kind"] != "commentary"]
+    if not messages:
+        return ""
+    rows = (
+        (
+            each["lineage"][0]["file"],
+            each["lineage"][0]["role"] or each["kind"],
+            each["reason"],
+            first_words(each["text"], 160),
+        )
+        for each in messages[:_SHOWN]
+    )
+    return (
+        "<h2>Dropped</h2>\n"
+        + _table(("file", "what", "reason", "begins"), rows)
+        + _rest(len(messages))
+    )
+
+
+def _commentary(files: Sequence[NoteReport]) -> str:
+    found = [(note.file, each) for note in files for each in note.commentary]
+    if not found:
+        return ""
+    rows = (
+        (file, f"{each.start}–{each.end}", each.characters, each.first_words)
+        for file, each in found[:_SHOWN]
+    )
+    return (
+        "<h2>Commentary between messages</h2>\n"
+        + _table(("file", "span", "characters", "begins"), rows)
+        + _rest(len(found))
+    )
+
+
+def _rest(total: int) -> str:
+    if total <= _SHOWN:
+        return ""
+    return f'<p class="faint">{total - _SHOWN} more stand in dropped.parquet.</p>'
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
+    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>'
+
+
+def _cell(value: str | int) -> str:
+    kind = ' class="n"' if isinstance(value, int) else ""
+    return f"<td{kind}>{escape(str(value))}</td>"

@@ -1,0 +1,406 @@
+"""Encoding repair: find what was misread as what, put it right, and say so.
+
+Every reading (bytes of codec *right* taken for codec *wrong*) is tried on the lines that look
+wrong. The gain of a reading is how many nats likelier the text becomes; evidence is pooled over all
+lines that gain, so a short line is mended when its neighbours prove the damage, and left alone when
+it stands by itself. A text that was misread twice is mended one reading after the other.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loratelier.corpus.codecs import CYRILLIC, LOST, NAMES, SINGLE, UTF8, Pair, Reading, reread
+from loratelier.corpus.language import AT_HOME, Model, model, nats_per_character
+
+# Lines whose characters above ASCII score better than this on average look right, in nats.
+_GOOD = -3.6
+# A reading must make the text at least this much likelier in all ...
+_GAIN = {"utf-8": 14.0, "single": 20.0, "twice": 30.0}
+# ... and by this much per character exchanged, so that many small gains are no proof.
+_GAIN_PER_CHARACTER = 1.5
+# A few characters that make no sense at all prove as much as many that make little.
+_STRIKING = 5.0
+# Between single-byte codecs nothing but the language tells right from wrong: it must read well,
+# and show whole words.
+_NATURAL = -4.2
+_LETTERS = 5
+_WORD = re.compile(r"[А-Яа-яЁё]{3,}")
+
+# Only text worse than this is worth the thousand pairs of readings, and a few lines of it suffice.
+_GARBLED = -5.0
+_TWICE_LINES = 8
+
+_ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
+_SAMPLE = 2000  # characters on which readings are compared
+
+_PAIRS = tuple(
+    Pair(wrong, right) for right, wrong in product((UTF8, *SINGLE), SINGLE) if wrong != right
+)
+_SWAPS = tuple(pair for pair in _PAIRS if pair.right != UTF8)
+_TWICE = tuple(
+    (first, second)
+    for first, second in product(_SWAPS, _SWAPS)
+    if second.wrong != first.right and second.right in CYRILLIC
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line before and after; ``line`` counts from 1."""
+
+    line: int
+    was: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reading applied to some lines of a text.
+
+    ``lost`` counts characters that cannot be had back (each is U+FFFD in the text); ``before`` and
+    ``after`` are mean log-probabilities of the changed lines, in nats a character.
+    """
+
+    kind: str
+    wrong: str
+    right: str
+    changes: tuple[Change, ...]
+    lost: int
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        losses = f"{self.lost} characters lost" if self.lost else "nothing lost"
+        lines = self.changes[0].line, self.changes[-1].line
+        where = f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}-{lines[1]}"
+        return (
+            f"{self.kind}: {NAMES[self.right]} read as {NAMES[self.wrong]}, {where}, "
+            f"{losses}, score {self.before} -> {self.after}"
+        )
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A text after repair, with the steps in the order in which they were taken."""
+
+    text: str
+    changed: bool
+    lossy: bool
+    steps: tuple[Step, ...]
+
+    @property
+    def lost(self) -> int:
+        """How many characters cannot be had back."""
+        return sum(step.lost for step in self.steps)
+
+    def original(self) -> str:
+        """Take the steps back: the text as it was given."""
+        lines = self.text.split("\n")
+        for step in reversed(self.steps):
+            for change in step.changes:
+                lines[change.line - 1] = change.was
+        return "\n".join(lines)
+
+
+def repair_text(text: str, *, language: str | None = None) -> Repair:
+    """Mend a text that was decoded with the wrong codec, once or twice over.
+
+    A text that reads well is returned as it is. Where bytes were lost on the way, U+FFFD stands for
+    each lost character: nothing is guessed.
+
+    Args:
+        text: any text; lines end with a line feed.
+        language: ``ru`` or ``en`` when it is known; None expects either.
+
+    Raises:
+        InputError: a language that we have no model of.
+    """
+    return repair_texts([text], language=language)[0]
+
+
+def repair_texts(texts: Sequence[str], *, language: str | None = None) -> list[Repair]:
+    """Mend texts of one source together, so that each is evidence for the others."""
+    work = _Work(texts, model(language))
+    for _ in range(_ROUNDS):
+        if not work.advance():
+            break
+    return work.repairs()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Readings to apply one after the other, and what they would gain."""
+
+    pairs: tuple[Pair, ...]
+    gain: float
+
+
+class _Work:
+    """All lines of some texts while they are mended."""
+
+    def __init__(self, texts: Sequence[str], language: Model) -> None:
+        self._texts = [text.split("\n") for text in texts]
+        self._places = [
+            (text, line)
+            for text, lines in enumerate(self._texts)
+            for line in range(len(lines))
+            if not lines[line].isascii()
+        ]
+        self._model = language
+        self._steps: list[list[Step]] = [[] for _ in texts]
+        self._times: dict[tuple[int, int], int] = {}
+
+    def advance(self) -> bool:
+        """Find the best-proven damage among the lines that look wrong, and mend it."""
+        places = self._suspects()
+        if not places:
+            return False
+        lines = [self._texts[text][line] for text, line in places]
+        found = _search(self._sample(lines), self._model)
+        if found is None:
+            return False
+        self._apply(places, found)
+        return True
+
+    def repairs(self) -> list[Repair]:
+        """Return the result for each text."""
+        return [
+            Repair(
+                text="\n".join(lines),
+                changed=bool(steps),
+                lossy=any(step.lost for step in steps),
+                steps=tuple(steps),
+            )
+            for lines, steps in zip(self._texts, self._steps, strict=True)
+        ]
+
+    def _suspects(self) -> list[tuple[int, int]]:
+        places = [place for place in self._places if self._times.get(place, 0) < 2]
+        lines = [self._texts[text][line] for text, line in places]
+        totals, high = self._model.telling(lines)
+        return [
+            place
+            for place, line, total, count in zip(places, lines, totals, high, strict=True)
+            if count and (total < _GOOD * count or _ODD.search(line))
+        ]
+
+    def _sample(self, lines: list[str]) -> list[str]:
+        """Return the worst lines first, up to a length that is enough to tell.
+
+        A line that is repeated is no further evidence.
+        """
+        lines = list(dict.fromkeys(lines))
+        totals, high = self._model.telling(lines)
+        order = sorted(range(len(lines)), key=lambda n: float(totals[n]) / max(1, int(high[n])))
+        chosen: list[str] = []
+        room = _SAMPLE
+        for index in order:
+            if room <= 0:
+                break
+            chosen.append(lines[index])
+            room -= len(lines[index])
+        return chosen
+
+    def _apply(self, places: list[tuple[int, int]], found: _Found) -> None:
+        """Mend the lines that gain; the steps of a chain are recorded one after the other."""
+        lines = [self._texts[text][line] for text, line in places]
+        readings = _chain(lines, found.pairs)
+        won = _won(
+            lines,
+            self._model.lines(lines),
+            readings,
+            self._model,
+            single=_is_single(found.pairs),
+        )
+        chosen = [places[line.index] for line in won]
+        for pair in found.pairs:
+            self._read_again(chosen, pair)
+
+    def _read_again(self, places: list[tuple[int, int]], pair: Pair) -> None:
+        lines = [self._texts[text][line] for text, line in places]
+        changes: dict[int, list[Change]] = {}
+        for (text, line), old, reading in zip(places, lines, reread(lines, pair), strict=True):
+            if reading is not None:
+                changes.setdefault(text, []).append(Change(line + 1, old, reading.text))
+                self._texts[text][line] = reading.text
+                self._times[text, line] = self._times.get((text, line), 0) + 1
+        for text, made in changes.items():
+            self._steps[text].append(_step(pair, made, self._model))
+
+
+# Characters that clean Russian and English hardly ever need: a line with one is looked at again.
+_ODD = re.compile(
+    r"[\x7f-\xa8\xaa-\xac\xaf\xb4-\xb6\xb8-\xba\xbc-\u03ff\u0402-\u040f\u0450-\u04ff"
+    r"†‡‰ˆ˜‹›‚€™\u2500-\u259f\ue000-\uf8ff]"
+)
+
+
+def _search(lines: list[str], language: Model) -> _Found | None:
+    once = _best(((pair,) for pair in _PAIRS), lines, language)
+    if once is not None:
+        return once
+    # Two misreadings between single-byte codecs: neither alone makes sense of the text.
+    garbled = _garbled(lines, language)
+    return _best(_TWICE, garbled, language) if garbled else None
+
+
+def _garbled(lines: list[str], language: Model) -> list[str]:
+    """Return some of the lines that are mostly above ASCII and read like no language."""
+    totals, high = language.telling(lines)
+    chosen = [
+        line
+        for line, total, count in zip(lines, totals, high, strict=True)
+        if total < _GARBLED * count and 2 * count > sum(char.isalpha() for char in line)
+    ]
+    enough = sum(not char.isascii() for line in chosen for char in line) >= 4 * _LETTERS
+    return chosen[:_TWICE_LINES] if enough else []
+
+
+def _best(chains: Iterable[tuple[Pair, ...]], lines: list[str], language: Model) -> _Found | None:
+    best: _Found | None = None
+    before = language.lines(lines)
+    for chain in chains:
+        won = _won(lines, before, _chain(lines, chain), language, single=_is_single(chain))
+        gain = _evidence(chain, won, language)
+        if gain is not None and (best is None or gain > best.gain + 1e-6):
+            best = _Found(chain, gain)
+    return best
+
+
+def _is_single(chain: tuple[Pair, ...]) -> bool:
+    return chain[-1].right != UTF8
+
+
+def _evidence(chain: tuple[Pair, ...], won: list["_Won"], language: Model) -> float | None:
+    """Return the pooled gain of a chain of readings when it is proof enough."""
+    gain = sum(line.gain for line in won)
+    kind = "twice" if len(chain) > 1 else "utf-8" if chain[0].right == UTF8 else "single"
+    changed = sum(_differing(line.old, line.new) for line in won)
+    striking = kind == "single" and gain >= _STRIKING * changed
+    needed = _GAIN["utf-8" if striking else kind]
+    if gain < max(needed, _GAIN_PER_CHARACTER * changed):
+        return None
+    if kind != "utf-8" and not (_from_controls(won) or _reads_well(won, language)):
+        return None
+    return None if kind != "utf-8" and _shouts(won) else gain
+
+
+def _shouts(won: list["_Won"]) -> bool:
+    """Say whether text in small letters became text in capitals.
+
+    What people write is mostly small, and so is a cure; letters that stand about singly, as in a
+    formula, would pass for damaged capitals.
+    """
+    old, new = "".join(line.old for line in won), "".join(line.new for line in won)
+    return _capitals(new) > 0 >= _capitals(old)
+
+
+def _capitals(text: str) -> int:
+    """Return how many more capitals than small letters above ASCII there are."""
+    letters = [char for char in text if not char.isascii()]
+    return sum(char.isupper() for char in letters) - sum(char.islower() for char in letters)
+
+
+def _differing(old: str, new: str) -> int:
+    """Count what a reading exchanged: characters, or those above ASCII if it shortened the line."""
+    if len(old) == len(new):
+        return sum(a != b for a, b in zip(old, new, strict=True))
+    return sum(not char.isascii() for char in old)
+
+
+def _chain(lines: list[str], chain: tuple[Pair, ...]) -> list[Reading | None]:
+    current = lines
+    for pair in chain:
+        readings = reread(current, pair)
+        current = [
+            reading.text if reading else line
+            for line, reading in zip(current, readings, strict=True)
+        ]
+    if len(chain) == 1:
+        return readings
+    return [Reading(new) if new != old else None for old, new in zip(lines, current, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Won:
+    """A line that a reading makes likelier, by ``gain`` nats; ``index`` is its place."""
+
+    index: int
+    old: str
+    new: str
+    gain: float
+
+
+def _won(
+    lines: list[str],
+    before: NDArray[np.float64],
+    readings: list[Reading | None],
+    language: Model,
+    *,
+    single: bool,
+) -> list[_Won]:
+    """Return the lines that gain; ``before`` is what they score as they are.
+
+    Between single-byte codecs a line must gain by every character exchanged, and not by quotes and
+    dashes alone: those are at home beside letters, and «слово» would pass for letters in disguise.
+    """
+    read = [(index, reading.text) for index, reading in enumerate(readings) if reading is not None]
+    after = language.lines([text for _, text in read])
+    made = [
+        _Won(index, lines[index], text, float(score - before[index]))
+        for (index, text), score in zip(read, after, strict=True)
+    ]
+    return [won for won in made if won.gain > 0 and not (single and _doubtful(won))]
+
+
+def _doubtful(won: _Won) -> bool:
+    exchanged = [a for a, b in zip(won.old, won.new, strict=True) if a != b]
+    return won.gain < _GAIN_PER_CHARACTER * len(exchanged) or all(
+        char in AT_HOME for char in exchanged
+    )
+
+
+def _reads_well(won: list[_Won], language: Model) -> bool:
+    """Say whether single-byte readings give natural words, not merely better ones."""
+    letters = sum(
+        was != now and was not in AT_HOME
+        for line in won
+        for match in _WORD.finditer(line.new)
+        for was, now in zip(line.old[match.start() : match.end()], match.group(), strict=True)
+    )
+    totals, high = language.telling([line.new for line in won])
+    return letters >= _LETTERS and float(totals.sum()) >= _NATURAL * float(high.sum())
+
+
+def _from_controls(won: list[_Won]) -> bool:
+    """Say whether only C1 controls were exchanged, which no one writes: Windows-1252 as Latin-1.
+
+    U+0085 alone is no sign: it is also a line end.
+    """
+    exchanged = {
+        (was, now)
+        for line in won
+        for was, now in zip(line.old, line.new, strict=True)
+        if was != now
+    }
+    controls = all("\x80" <= was <= "\x9f" < now for was, now in exchanged)
+    return controls and any(was != "\x85" for was, _ in exchanged)
+
+
+def _step(pair: Pair, changes: list[Change], language: Model) -> Step:
+    was = [change.was for change in changes]
+    now = [change.now for change in changes]
+    return Step(
+        kind="re-encode",
+        wrong=pair.wrong,
+        right=pair.right,
+        changes=tuple(changes),
+        lost=sum(change.now.count(LOST) - change.was.count(LOST) for change in changes),
+        before=nats_per_character(float(language.lines(was).sum()), sum(map(len, was))),
+        after=nats_per_character(float(language.lines(now).sum()), sum(map(len, now))),
+    )

@@ -1,0 +1,6 @@
+"""Training: one visible loop, from a corpus and a base to an adapter."""
+
+from loratelier.train.recipe import Guards, Recipe, load_recipe, parse_set
+from loratelier.train.run import train
+
+__all__ = ["Guards", "Recipe", "load_recipe", "parse_set", "train"]

@@ -1,0 +1,75 @@
+"""The model that is trained: the base under PEFT, its sites chosen by the recipe."""
+
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from loratelier.base import Base
+from loratelier.kit.errors import InputError, did_you_mean
+from loratelier.train.recipe import Recipe
+
+# What the recipe's short names are called in the models that name them apart.
+_MODULES = {
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "o": "o_proj",
+    "gate": "gate_proj",
+    "up": "up_proj",
+    "down": "down_proj",
+}
+
+
+def wrap(base: Base, recipe: Recipe) -> Any:
+    """Return the base as a PEFT model with fresh LoRA layers (A random, B zero).
+
+    Raises:
+        InputError: a target or a layer number that the base does not have.
+    """
+    modules = resolve_targets(base, recipe)
+    _check_layers(base, recipe)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=modules,
+        layers_to_transform=list(recipe.layers) if recipe.layers is not None else None,
+        lora_dropout=0.0,
+        bias="none",
+    )
+    # A is drawn at random: the seed decides it, whatever was drawn before in this process.
+    torch.manual_seed(recipe.seed)
+    model = get_peft_model(base.model, config)
+    model.train()
+    return model
+
+
+def resolve_targets(base: Base, recipe: Recipe) -> list[str]:
+    """Return the base's own names of the targets, in the recipe's order."""
+    present = linear_names(base.model)
+    modules = []
+    for target in recipe.targets:
+        module = _MODULES.get(target, target)
+        if module not in present:
+            known = present | {short for short, long in _MODULES.items() if long in present}
+            raise InputError(
+                f"{base.name} has no linear layer '{target}' to adapt",
+                did_you_mean(target, known),
+            )
+        modules.append(module)
+    return modules
+
+
+def linear_names(model: nn.Module) -> set[str]:
+    """Return the last names of the linear layers inside the model's blocks."""
+    blocks = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    return {name.rsplit(".", 1)[-1] for name in blocks if any(c.isdigit() for c in name)}
+
+
+def _check_layers(base: Base, recipe: Recipe) -> None:
+    count = base.model.config.get_text_config().num_hidden_layers
+    wrong = [layer for layer in recipe.layers or () if not 0 <= layer < count]
+    if wrong:
+        raise InputError(f"{base.name} has no layer {wrong[0]}", f"Its layers are 0 to {count - 1}")

@@ -1,0 +1,118 @@
+"""``loratelier corpus`` as a person runs it: output, exit status, one line for an error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loratelier.cli import app as app_module
+from loratelier.cli import main
+
+SEEDS = Path(__file__).parents[3] / "shared" / "seeds"
+
+NOTE = """>[!nexus_user] **User** - t
+> Is it :warning: [bold]safe[/bold]?
+<!-- UID: u1 -->
+
+>[!nexus_agent] **Assistant** - t
+> {answer}
+<!-- UID: a1 -->
+"""
+ANSWER = "Да, и это легко проверить на числовой прямой."
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["loratelier", "corpus", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        seen = capsys.readouterr()
+        return left.value.code or 0, seen.out, seen.err
+
+    assert any(group.name == "corpus" for group in app_module.app.registered_groups)
+    return call
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    text = NOTE.format(answer=ANSWER.encode().decode("mac_roman"))
+    (folder / "one.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_build_tells_a_person_what_happened(run, notes, tmp_path):
+    (notes / "page.md").write_text("no chat")
+    status, said, _ = run("build", notes, "-o", tmp_path / "out")
+    assert status == 0
+    assert "one.md: UTF-8 read as Mac Roman, 1 message, nothing lost" in said
+    assert "page.md: no messages found" in said
+    assert str(tmp_path / "out" / "report.html") in said
+
+
+def test_build_json_is_one_document(run, notes, tmp_path):
+    status, said, _ = run("build", notes, "-o", tmp_path / "out", "--json")
+    document = json.loads(said)
+    assert status == 0
+    assert (document["conversations"], document["messages"], document["rows"]) == (1, 2, 1)
+    assert (document["dropped"], document["repaired"], document["lossy"]) == (0, 1, 0)
+    assert document["path"] == str(tmp_path / "out")
+    assert len(document["hash"]) == 64
+    assert document["files"][0]["file"] == "one.md"
+
+
+@pytest.mark.skipif(not SEEDS.is_dir(), reason="the seeds are not beside the repository")
+def test_build_on_the_seeds(run, tmp_path):
+    status, said, _ = run("build", SEEDS, "-o", tmp_path / "out", "--json")
+    document = json.loads(said)
+    assert status == 0
+    assert (document["conversations"], document["messages"], document["rows"]) == (4, 11, 4)
+    assert (document["dropped"], document["repaired"], document["lossy"]) == (3, 3, 1)
+
+
+def test_an_existing_corpus_is_rebuilt_only_by_force(run, notes, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    assert run("build", notes, "-o", out)[0] == 0
+    status, said, told = run("build", notes, "-o", out)
+    assert (status, said) == (2, "")
+    assert "--force" in told
+    assert run("build", notes, "-o", out, "--force")[0] == 0
+    assert run("build", notes, "-o", notes, "--force")[0] == 2
+    assert (notes / "one.md").exists()
+
+
+def test_errors_are_one_line_and_status_2(run, tmp_path):
+    status, said, told = run("build", tmp_path / "gone", "-o", tmp_path / "out", "--json")
+    assert (status, said) == (2, "")
+    assert len(told.strip().splitlines()) == 1
+    assert "gone does not exist" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_show_prints_rows_as_they_are(run, notes, tmp_path):
+    out = tmp_path / "out"
+    run("build", notes, "-o", out)
+    status, said, _ = run("show", out, "--row", "1")
+    assert status == 0
+    assert "Is it :warning: [bold]safe[/bold]?" in said
+    assert ANSWER in said
+    assert "one.md 0-" in said
+    (row,) = json.loads(run("show", out, "--json")[1])
+    assert row["messages"][1] == {"role": "assistant", "content": ANSWER}
+    assert json.loads(run("show", out, "--row", row["id"], "--json")[1]) == [row]
+    status, _, told = run("show", out, "--row", "7")
+    assert status == 2
+    assert "No row '7'" in told
+
+
+def test_diff_shows_before_and_after(run, notes, tmp_path):
+    out = tmp_path / "out"
+    run("build", notes, "-o", out)
+    _, said, _ = run("diff", out)
+    assert f"+ {ANSWER}" in said
+    assert f"- {ANSWER.encode().decode('mac_roman')}" in said
+    (step,) = json.loads(run("diff", out, "--json")[1])
+    assert step["wrong"] == "mac_roman"
