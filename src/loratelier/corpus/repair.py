@@ -11,26 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
-from numpy.typing import NDArray
-
 from loratelier.corpus.codecs import CYRILLIC, LOST, NAMES, SINGLE, UTF8, Pair, Reading, reread
-from loratelier.corpus.language import AT_HOME, Model, model, nats_per_character
+from loratelier.corpus.evidence import LETTERS, evidence, won_lines
+from loratelier.corpus.language import Model, model, nats_per_character
 
 # Lines whose characters above ASCII score better than this on average look right, in nats.
 _GOOD = -3.6
-# A reading must make the text at least this much likelier in all ...
-_GAIN = {"utf-8": 14.0, "single": 20.0, "twice": 30.0}
-# ... and by this much per character exchanged, so that many small gains are no proof.
-_GAIN_PER_CHARACTER = 1.5
-# A few characters that make no sense at all prove as much as many that make little.
-_STRIKING = 5.0
-# Between single-byte codecs nothing but the language tells right from wrong: it must read well,
-# and show whole words.
-_NATURAL = -4.2
-_LETTERS = 5
-_WORD = re.compile(r"[А-Яа-яЁё]{3,}")
-
 # Only text worse than this is worth the thousand pairs of readings, and a few lines of it suffice.
 _GARBLED = -5.0
 _TWICE_LINES = 8
@@ -210,7 +196,7 @@ class _Work:
         """Mend the lines that gain; the steps of a chain are recorded one after the other."""
         lines = [self._texts[text][line] for text, line in places]
         readings = _chain(lines, found.pairs)
-        won = _won(
+        won = won_lines(
             lines,
             self._model.lines(lines),
             readings,
@@ -257,7 +243,7 @@ def _garbled(lines: list[str], language: Model) -> list[str]:
         for line, total, count in zip(lines, totals, high, strict=True)
         if total < _GARBLED * count and 2 * count > sum(char.isalpha() for char in line)
     ]
-    enough = sum(not char.isascii() for line in chosen for char in line) >= 4 * _LETTERS
+    enough = sum(not char.isascii() for line in chosen for char in line) >= 4 * LETTERS
     return chosen[:_TWICE_LINES] if enough else []
 
 
@@ -265,8 +251,8 @@ def _best(chains: Iterable[tuple[Pair, ...]], lines: list[str], language: Model)
     best: _Found | None = None
     before = language.lines(lines)
     for chain in chains:
-        won = _won(lines, before, _chain(lines, chain), language, single=_is_single(chain))
-        gain = _evidence(chain, won, language)
+        won = won_lines(lines, before, _chain(lines, chain), language, single=_is_single(chain))
+        gain = evidence(chain, won, language)
         if gain is not None and (best is None or gain > best.gain + 1e-6):
             best = _Found(chain, gain)
     return best
@@ -274,43 +260,6 @@ def _best(chains: Iterable[tuple[Pair, ...]], lines: list[str], language: Model)
 
 def _is_single(chain: tuple[Pair, ...]) -> bool:
     return chain[-1].right != UTF8
-
-
-def _evidence(chain: tuple[Pair, ...], won: list["_Won"], language: Model) -> float | None:
-    """Return the pooled gain of a chain of readings when it is proof enough."""
-    gain = sum(line.gain for line in won)
-    kind = "twice" if len(chain) > 1 else "utf-8" if chain[0].right == UTF8 else "single"
-    changed = sum(_differing(line.old, line.new) for line in won)
-    striking = kind == "single" and gain >= _STRIKING * changed
-    needed = _GAIN["utf-8" if striking else kind]
-    if gain < max(needed, _GAIN_PER_CHARACTER * changed):
-        return None
-    if kind != "utf-8" and not (_from_controls(won) or _reads_well(won, language)):
-        return None
-    return None if kind != "utf-8" and _shouts(won) else gain
-
-
-def _shouts(won: list["_Won"]) -> bool:
-    """Say whether text in small letters became text in capitals.
-
-    What people write is mostly small, and so is a cure; letters that stand about singly, as in a
-    formula, would pass for damaged capitals.
-    """
-    old, new = "".join(line.old for line in won), "".join(line.new for line in won)
-    return _capitals(new) > 0 >= _capitals(old)
-
-
-def _capitals(text: str) -> int:
-    """Return how many more capitals than small letters above ASCII there are."""
-    letters = [char for char in text if not char.isascii()]
-    return sum(char.isupper() for char in letters) - sum(char.islower() for char in letters)
-
-
-def _differing(old: str, new: str) -> int:
-    """Count what a reading exchanged: characters, or those above ASCII if it shortened the line."""
-    if len(old) == len(new):
-        return sum(a != b for a, b in zip(old, new, strict=True))
-    return sum(not char.isascii() for char in old)
 
 
 def _chain(lines: list[str], chain: tuple[Pair, ...]) -> list[Reading | None]:
@@ -324,72 +273,6 @@ def _chain(lines: list[str], chain: tuple[Pair, ...]) -> list[Reading | None]:
     if len(chain) == 1:
         return readings
     return [Reading(new) if new != old else None for old, new in zip(lines, current, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Won:
-    """A line that a reading makes likelier, by ``gain`` nats; ``index`` is its place."""
-
-    index: int
-    old: str
-    new: str
-    gain: float
-
-
-def _won(
-    lines: list[str],
-    before: NDArray[np.float64],
-    readings: list[Reading | None],
-    language: Model,
-    *,
-    single: bool,
-) -> list[_Won]:
-    """Return the lines that gain; ``before`` is what they score as they are.
-
-    Between single-byte codecs a line must gain by every character exchanged, and not by quotes and
-    dashes alone: those are at home beside letters, and «слово» would pass for letters in disguise.
-    """
-    read = [(index, reading.text) for index, reading in enumerate(readings) if reading is not None]
-    after = language.lines([text for _, text in read])
-    made = [
-        _Won(index, lines[index], text, float(score - before[index]))
-        for (index, text), score in zip(read, after, strict=True)
-    ]
-    return [won for won in made if won.gain > 0 and not (single and _doubtful(won))]
-
-
-def _doubtful(won: _Won) -> bool:
-    exchanged = [a for a, b in zip(won.old, won.new, strict=True) if a != b]
-    return won.gain < _GAIN_PER_CHARACTER * len(exchanged) or all(
-        char in AT_HOME for char in exchanged
-    )
-
-
-def _reads_well(won: list[_Won], language: Model) -> bool:
-    """Say whether single-byte readings give natural words, not merely better ones."""
-    letters = sum(
-        was != now and was not in AT_HOME
-        for line in won
-        for match in _WORD.finditer(line.new)
-        for was, now in zip(line.old[match.start() : match.end()], match.group(), strict=True)
-    )
-    totals, high = language.telling([line.new for line in won])
-    return letters >= _LETTERS and float(totals.sum()) >= _NATURAL * float(high.sum())
-
-
-def _from_controls(won: list[_Won]) -> bool:
-    """Say whether only C1 controls were exchanged, which no one writes: Windows-1252 as Latin-1.
-
-    U+0085 alone is no sign: it is also a line end.
-    """
-    exchanged = {
-        (was, now)
-        for line in won
-        for was, now in zip(line.old, line.new, strict=True)
-        if was != now
-    }
-    controls = all("\x80" <= was <= "\x9f" < now for was, now in exchanged)
-    return controls and any(was != "\x85" for was, _ in exchanged)
 
 
 def _step(pair: Pair, changes: list[Change], language: Model) -> Step:
