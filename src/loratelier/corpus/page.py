@@ -25,7 +25,7 @@ dl div { background: var(--soft); border-radius: .5rem; padding: .6rem .8rem; }
 dt { color: var(--faint); font-size: .85rem; } dd { margin: 0; font-size: 1.5rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; min-width: 4.5em; }
 th { color: var(--faint); font-weight: 500; } td.n, th.n { text-align: right; white-space: nowrap; }
 figure { margin: 1rem 0; padding: .8rem 1rem; background: var(--soft); border-radius: .5rem; }
 figcaption { color: var(--faint); font-size: .9rem; margin-bottom: .4rem; }
