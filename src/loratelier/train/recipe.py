@@ -53,11 +53,11 @@ class Recipe(Strict):
     layers: tuple[int, ...] | None = Field(
         default=None, description="'all', or layer numbers from 0: '0-9,20' or a list."
     )
-    epochs: int = Field(default=5, ge=1)
+    epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
     learning_rate: float = Field(default=5e-4, gt=0)
     batch_tokens: int = Field(
-        default=1024, ge=1, description="Tokens packed into one step, template included."
+        default=512, ge=1, description="Tokens packed into one step, template included."
     )
     max_length: int = Field(
         default=2048, ge=8, description="A longer row is left out and named, never cut."
