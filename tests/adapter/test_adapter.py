@@ -241,3 +241,14 @@ def test_a_half_written_or_damaged_adapter_is_never_taken_for_one(made, home):
 def test_names_that_could_be_paths_are_refused(home, name):
     with pytest.raises(InputError, match="no name for an adapter"):
         store.path_of(name)
+
+
+def test_replacing_never_deletes_a_folder_of_something_else(made, tmp_path):
+    adapter = Adapter.load(made)
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("keep me")
+    with pytest.raises(InputError, match="is no adapter and would be deleted"):
+        adapter.save(tmp_path / "letters", replace=True)
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
+    adapter.save(made, replace=True)
+    assert Adapter.load(made) == adapter

@@ -84,14 +84,18 @@ class Adapter:
         """Write a PEFT folder with the card, whole or not at all.
 
         Raises:
-            InputError: the folder exists and ``replace`` is false, or cannot be written.
+            InputError: the folder exists and ``replace`` is false, or it holds something else
+                than an adapter, or it cannot be written.
         """
+        target = Path(path).expanduser()
+        if replace:
+            _require_replaceable(target)
         flat = {
             f"{PREFIX}{site}.lora_{side}.weight": half.contiguous()
             for site, pair in self.tensors.items()
             for side, half in zip("AB", pair, strict=True)
         }
-        with atomic_folder(Path(path).expanduser(), replace=replace) as scratch:
+        with atomic_folder(target, replace=replace) as scratch:
             text = json.dumps(self.settings.raw, indent=2, sort_keys=True)
             (scratch / config.FILE).write_text(text, encoding="utf-8")
             save_file(flat, scratch / TENSORS_FILE, metadata={"format": "pt"})
@@ -204,6 +208,18 @@ def _shape(model: nn.Module, site: str) -> tuple[int, int] | None:
     except AttributeError:
         return None
     return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else None
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuse to replace, which deletes, a folder of something else than an adapter."""
+    if not folder.exists():
+        return
+    held = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if held and config.FILE not in held:
+        raise InputError(
+            f"{folder} is no adapter and would be deleted with what it holds",
+            "Name a folder that is not there yet",
+        )
 
 
 def _short(fingerprint: str) -> str:
