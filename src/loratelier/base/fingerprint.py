@@ -1,13 +1,14 @@
 """A fingerprint of a model's weights: the same weights, however stored in files, the same print.
 
 It covers the name, dtype, shape and bytes of every stored tensor, in the order of the names. A head
-that is tied to the embeddings is one tensor, whether a file holds it once or twice.
+that repeats the embeddings is one tensor with them, whether a file holds it once or twice. What the
+config says about tying does not matter: transformers unties a head whose weights are others.
 """
 
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from loratelier.kit.home import home
 from loratelier.kit.progress import task
 
 _CHUNK = 1 << 24
+_HEAD = "lm_head.weight"
+# A stored tensor: name, dtype, shape, file, its first byte, the byte after its last.
+Entry = tuple[str, str, list[int], Path, int, int]
 # The names that safetensors gives to torch's dtypes.
 _DTYPES = {
     torch.float64: "F64",
@@ -47,13 +51,15 @@ def of_files(files: Sequence[Path]) -> str:
     if key in remembered:
         return remembered[key]
     tensors = {entry[0]: entry for file in files for entry in _entries(file)}
-    size = sum(end - begin for _, _, _, _, begin, end in tensors.values())
+    size = sum(end - begin for *_, begin, end in tensors.values())
     digest = hashlib.sha256()
     with task("Fingerprint of the weights, MB", total=size // 1_000_000) as bar:
-        for name in _distinct(tensors, files):
-            _, dtype, shape, file, begin, end = tensors[name]
+        for name in sorted(tensors):
+            if name.endswith(_HEAD) and _is_repeated(tensors[name], tensors.values()):
+                continue
+            _, dtype, shape, *_ = tensors[name]
             digest.update(_label(name, dtype, shape))
-            for chunk in _chunks(file, begin, end):
+            for chunk in _chunks(tensors[name]):
                 digest.update(chunk)
                 bar.advance(len(chunk) / 1_000_000)
     value = f"sha256:{digest.hexdigest()}"
@@ -64,57 +70,61 @@ def of_files(files: Sequence[Path]) -> str:
 def of_state_dict(model: Any) -> str:
     """Return the fingerprint that the model's folder would have after ``save_pretrained``."""
     state = model.state_dict()
-    tied = _tied_head(model)
-    if tied and tied in state:
-        del state[tied]
     digest = hashlib.sha256()
     for name in sorted(state):
+        if name.endswith(_HEAD) and any(
+            torch.equal(state[name], other)
+            for place, other in state.items()
+            if place != name and other.dtype == state[name].dtype
+        ):
+            continue
         tensor = state[name].detach().cpu().contiguous()
         digest.update(_label(name, _DTYPES[tensor.dtype], list(tensor.shape)))
         digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 
-def _tied_head(model: Any) -> str | None:
-    if not model.config.get_text_config().tie_word_embeddings:
-        return None
-    head = model.get_output_embeddings()
-    return next((f"{n}.weight" for n, module in model.named_modules() if module is head), None)
-
-
-def _distinct(tensors: dict[str, Any], files: Sequence[Path]) -> list[str]:
-    """Return the sorted names without a head that the config calls tied."""
-    names = sorted(tensors)
-    config = files[0].parent / "config.json"
-    if "lm_head.weight" not in tensors or len(names) == 1 or not config.exists():
-        return names
-    told = json.loads(config.read_text(encoding="utf-8"))
-    tied = told.get("text_config", told).get("tie_word_embeddings", False)
-    return [name for name in names if not (tied and name == "lm_head.weight")]
+def _is_repeated(entry: Entry, entries: Iterable[Entry]) -> bool:
+    """Whether another tensor has the same dtype, shape and bytes."""
+    name, dtype, shape, *_ = entry
+    twins = (other for other in entries if other[0] != name and other[1:3] == (dtype, shape))
+    return any(
+        all(ours == theirs for ours, theirs in zip(_chunks(entry), _chunks(other), strict=True))
+        for other in twins
+    )
 
 
 def _label(name: str, dtype: str, shape: Sequence[int]) -> bytes:
     return json.dumps([name, dtype, list(shape)]).encode()
 
 
-def _entries(file: Path) -> Iterator[tuple[str, str, list[int], Path, int, int]]:
-    """Read a safetensors header: (name, dtype, shape, file, first byte, byte after the last)."""
+def _entries(file: Path) -> Iterator[Entry]:
+    """Read a safetensors header."""
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > file.stat().st_size:
                 raise ValueError("the header is longer than the file")
             header = json.loads(stream.read(length))
-    except (OSError, ValueError, struct.error) as error:
+        entries = [_entry(name, header[name], file, 8 + length) for name in header]
+    except (OSError, ValueError, struct.error, RecursionError) as error:
         raise InputError(f"{file} is no safetensors file ({error})") from error
-    for name, facts in header.items():
-        if name != "__metadata__":
-            begin, end = facts["data_offsets"]
-            offset = 8 + length
-            yield name, facts["dtype"], facts["shape"], file, offset + begin, offset + end
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} is no safetensors file (its header is of another form)"
+        ) from error
+    yield from (entry for entry in entries if entry[0] != "__metadata__")
 
 
-def _chunks(file: Path, begin: int, end: int) -> Iterator[bytes]:
+def _entry(name: str, facts: Any, file: Path, offset: int) -> Entry:
+    if name == "__metadata__":
+        return name, "", [], file, 0, 0
+    begin, end = facts["data_offsets"]
+    return name, facts["dtype"], facts["shape"], file, offset + begin, offset + end
+
+
+def _chunks(entry: Entry) -> Iterator[bytes]:
+    *_, file, begin, end = entry
     with file.open("rb") as stream:
         stream.seek(begin)
         left = end - begin

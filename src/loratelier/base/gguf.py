@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from loratelier.base.quiet import quiet
+from loratelier.base.quiet import quiet, reason
 from loratelier.kit.errors import InputError
 from loratelier.kit.files import atomic_folder
 from loratelier.kit.home import room
@@ -44,17 +46,25 @@ def convert(file: Path, target: Path, facts: dict[str, Any]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     remark(f"Converting {file.name} to safetensors, once")
-    with task("Converting the base", total=3) as bar, quiet():
+    with (
+        task("Converting the base", total=3) as bar,
+        quiet(),
+        tempfile.TemporaryDirectory(prefix="loratelier-") as alone,
+    ):
+        # Configs, templates and adapters that lie beside the file would be taken for its own.
+        (Path(alone) / file.name).symlink_to(file.resolve())
+        source = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
         try:
             # fp32 holds every dequantised value exactly; a 16-bit copy would not.
-            model = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=torch.float32
+            model, told = AutoModelForCausalLM.from_pretrained(
+                alone, dtype=torch.float32, output_loading_info=True, **source
             )
             bar.advance()
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+            tokenizer = AutoTokenizer.from_pretrained(alone, **source)
             bar.advance()
         except Exception as error:  # transformers raises many kinds for a file it cannot read
-            raise InputError(f"{file} cannot be read as a model ({_line(error)})") from error
+            raise InputError(f"{file} cannot be read as a model ({reason(error)})") from error
+        require_whole(told, str(file))
         # A model from GGUF is marked as quantised and refuses to be saved until that is cleared.
         if "quantization_config" in model.config.__dict__:
             del model.config.quantization_config
@@ -64,11 +74,32 @@ def convert(file: Path, target: Path, facts: dict[str, Any]) -> None:
                 model.save_pretrained(scratch)
                 tokenizer.save_pretrained(scratch)
                 (scratch / FACTS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+                if target.exists():
+                    raise InputError(f"{target} was made by another process meanwhile")
         except (InputError, OSError):
             if not (target / FACTS).exists():
                 raise
         bar.advance()
 
 
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+def require_whole(told: Mapping[str, Any], where: str) -> None:
+    """Make sure that every weight came from the file: transformers fills a gap with random numbers.
+
+    Args:
+        told: what ``from_pretrained`` reports with ``output_loading_info``.
+        where: names the file or folder in errors.
+
+    Raises:
+        InputError: a weight is missing, or has another shape than the config says.
+    """
+    missing = sorted(told["missing_keys"])
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"{where} lacks the weights {missing[0]}{others}",
+            "Is it a whole causal language model?",
+        )
+    for name, stored, wanted in sorted(told["mismatched_keys"]):
+        raise InputError(
+            f"{where}: {name} is {list(stored)}, and the config makes it {list(wanted)}"
+        )

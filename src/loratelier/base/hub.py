@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from loratelier.base.folder import check_folder
+from loratelier.base.quiet import reason
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark
 
@@ -47,21 +49,31 @@ def fetch(name: str) -> Path:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"The hub has no model '{name}'", "Check the spelling") from error
-    except Exception as error:  # the network fails in too many ways to name them
-        raise InputError(*offline) from error
+    except Exception as error:  # the network and the disk fail in too many ways to name them
+        raise InputError(
+            f"'{name}' could not be fetched from the hub ({reason(error)})",
+            "Run it again: what has come stays",
+        ) from error
 
 
 def in_cache(name: str) -> Path | None:
-    """Return the folder of a hub model whose weights are in the local cache, else None."""
+    """Return the folder of a hub model that is whole in the local cache, else None.
+
+    One whose fetching was stopped half way counts as missing, so that it is fetched to the end.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError, OSError):
+        folder = Path(
+            snapshot_download(
+                name, local_files_only=True, allow_patterns=_WANTED, ignore_patterns=_UNWANTED
+            )
+        )
+        check_folder(folder)
+    except (LocalEntryNotFoundError, HFValidationError, OSError, InputError):
         return None
-    whole = (folder / "config.json").exists() and any(folder.glob("model*.safetensors*"))
-    return folder if whole else None
+    return folder
 
 
 def _require_network(offline: tuple[str, str]) -> None:

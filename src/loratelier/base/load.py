@@ -1,6 +1,6 @@
 """``load_base``: a base from the demo package, the hub, a folder, or a GGUF file."""
 
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ import torch
 from loratelier.base import demo, gguf, hub
 from loratelier.base.base import Base
 from loratelier.base.fingerprint import of_files
-from loratelier.base.quiet import quiet
+from loratelier.base.folder import check_folder, weight_files
+from loratelier.base.quiet import quiet, reason
 from loratelier.kit.errors import InputError, did_you_mean
 
 _DTYPES = {
@@ -84,14 +85,14 @@ def find_base(spec: str | Path) -> Found:
     path = Path(text).expanduser()
     if text == "demo":
         return Found("demo", demo.NAME, demo.fetch_demo())
-    if text and path.is_dir():
-        _check_folder(path)
+    if text and os.path.isdir(path):  # noqa: PTH112 - a text too long for a path is no folder
+        check_folder(path)
         return Found(str(path.resolve()), path.resolve().name, path)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         return Found(str(path.resolve()), path.stem, gguf.folder_of(path))
     if _HUB_ID.fullmatch(text) and not text.startswith((".", "/")):
         folder = hub.fetch(text)
-        _check_folder(folder)
+        check_folder(folder)
         return Found(text, text, folder)
     raise InputError(
         f"There is no base '{text}': no such file or folder, and no hub id",
@@ -101,44 +102,6 @@ def find_base(spec: str | Path) -> Found:
     )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files that transformers would load from a folder.
-
-    Raises:
-        InputError: there are none, or one of an index is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        files = [folder / name for name in sorted(set(named))]
-        missing = next((file for file in files if not file.exists()), None)
-        if missing:
-            raise InputError(f"{missing} is missing, and the index names it", "Fetch it again")
-        return files
-    if (folder / "model.safetensors").exists():
-        return [folder / "model.safetensors"]
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise InputError(
-            f"{folder} holds its weights as pickles, which can run code when they are opened",
-            "Use a copy of the base in safetensors",
-        )
-    raise InputError(f"{folder} holds no model.safetensors", "Is it a model's folder?")
-
-
-def _check_folder(folder: Path) -> None:
-    if (folder / "adapter_config.json").exists():
-        raise InputError(
-            f"{folder} is an adapter, not a base",
-            "Bring it into the store with `loratelier adapters import`, and name a base",
-        )
-    if not (folder / "config.json").exists():
-        raise InputError(f"{folder} is no base: it has no config.json")
-    weight_files(folder)
-    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-    if not any((folder / name).exists() for name in tokenizers):
-        raise InputError(f"{folder} has no tokenizer", "Copy tokenizer.json beside the weights")
-
-
 def _load(
     found: Found, dtype: torch.dtype, device: torch.device, options: dict[str, Any]
 ) -> tuple[Any, Any]:
@@ -146,21 +109,24 @@ def _load(
 
     with quiet():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(found.folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
+            # Said to both: unsaid, transformers asks the person whether to run the folder's code.
+            tokenizer = AutoTokenizer.from_pretrained(
+                found.folder, local_files_only=True, trust_remote_code=False
+            )
+            model, told = AutoModelForCausalLM.from_pretrained(
                 found.folder,
                 dtype=dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # require_whole names the tensor, transformers not
                 **options,
                 **({"device_map": {"": device}} if options else {}),
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            reason = str(error).strip().splitlines()
-            raise InputError(
-                f"The base {found.name} cannot be loaded ({reason[0] if reason else error!r})"
-            ) from error
+        except Exception as error:  # transformers raises many kinds for a folder it cannot read
+            raise InputError(f"The base {found.name} cannot be loaded ({reason(error)})") from error
+    gguf.require_whole(told, f"The base {found.name}")
     if not options:
         model = model.to(device)
     return model.eval().requires_grad_(False), tokenizer
@@ -171,21 +137,24 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"There is no device '{device}'", "Use cpu, cuda or cuda:0") from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"There is no device '{device}' on this machine", "Use cpu")
+    try:
+        # The one test that holds for every kind of device and for its number; "meta" has no
+        # numbers to read back.
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"There is no device '{device}' on this machine", "Use cpu") from error
     return place
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype not in _DTYPES:
-        raise InputError(f"There is no dtype '{dtype}'", did_you_mean(dtype, _DTYPES))
-    return _DTYPES[dtype]
+    kind = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    if kind is None or kind not in _DTYPES.values():
+        raise InputError(f"A base cannot be in dtype '{dtype}'", did_you_mean(str(dtype), _DTYPES))
+    return kind
 
 
 def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:

