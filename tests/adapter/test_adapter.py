@@ -62,7 +62,7 @@ def test_what_we_save_plain_peft_loads_with_the_same_logits(tiny_base, tmp_path)
     with torch.no_grad():
         assert torch.equal(loaded(input_ids=ids).logits, model(input_ids=ids).logits)
     again = Adapter.load(tmp_path / "mine")
-    assert again.card == card
+    assert again.card == card.model_copy(update={"effect": True})
     assert again == Adapter.from_peft(model, card, "mine")
     assert hash(again) == hash(Adapter.from_peft(model, card, "mine"))
     config = json.loads((tmp_path / "mine" / "adapter_config.json").read_text())
@@ -108,6 +108,11 @@ def rewrite(folder, **changes):
         ({"r": 0}, "rank r is 0"),
         ({"lora_alpha": "much"}, "lora_alpha is 'much'"),
         ({"r": 5}, "config says rank 5"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1000"),
+        ({"use_rslora": "no"}, "use_rslora is 'no'"),
+        ({"rank_pattern": {"(": 3}}, "'\\(', which is no regular expression"),
+        ({"rank_pattern": {"q_proj": 2.5}}, "gives 'q_proj' the value 2.5"),
+        ({"alpha_pattern": {"q_proj": float("inf")}}, "gives 'q_proj' the value inf"),
     ],
 )
 def test_what_is_not_carried_out_is_refused_by_name(made, changes, named):
@@ -132,6 +137,8 @@ def retensor(folder, change):
         (lambda t, key: t.update({key: t[key][0].contiguous()}), "1 dimensions, not 2"),
         (lambda t, key: t.update({"extra.weight": t[key].clone()}), "extra.weight belongs to no"),
         (lambda t, key: t.clear(), "holds no tensors"),
+        (lambda t, key: t.update({key: t[key].int()}), "is stored as int32"),
+        (lambda t, key: t.update({key: t[key].to(torch.float8_e4m3fn)}), "stored as float8_e4m3fn"),
     ],
 )
 def test_tensors_that_are_not_those_of_the_config(made, change, message):
@@ -151,19 +158,21 @@ def test_damaged_folders(made, tmp_path):
     path.rename(made / "adapter_model.bin")
     with pytest.raises(InputError, match="pickle"):
         Adapter.load(made)
-    (made / "adapter_config.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read as JSON"):
-        Adapter.load(made)
+    for text in ("{", "[" * 100_000):
+        (made / "adapter_config.json").write_text(text)
+        with pytest.raises(InputError, match="cannot be read as JSON"):
+            Adapter.load(made)
     (made / "adapter_config.json").unlink()
     with pytest.raises(InputError, match="no adapter_config.json"):
         Adapter.load(made)
 
 
-def test_a_link_out_of_the_folder_is_refused(made, tmp_path):
-    path = made / "adapter_model.safetensors"
-    path.rename(tmp_path / "elsewhere.safetensors")
-    path.symlink_to(tmp_path / "elsewhere.safetensors")
-    with pytest.raises(InputError, match="leads out of the folder"):
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "card.json"])
+def test_a_link_out_of_the_folder_is_refused(made, tmp_path, name):
+    (made / "card.json").write_text("{}")
+    (made / name).rename(tmp_path / "elsewhere")
+    (made / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{name} is a link that leads out of the folder"):
         Adapter.load(made)
 
 
@@ -252,3 +261,90 @@ def test_replacing_never_deletes_a_folder_of_something_else(made, tmp_path):
     assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
     adapter.save(made, replace=True)
     assert Adapter.load(made) == adapter
+
+
+def seeded_pair(generator, rank, base, site):
+    layer = base.model.get_submodule(site)
+    return (
+        torch.randn(rank, layer.in_features, generator=generator),
+        torch.randn(layer.out_features, rank, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("alphas", [None, 3.0, "by site"])
+def test_an_adapter_of_mixed_ranks_is_read_by_peft_with_equal_deltas(tiny_base, tmp_path, alphas):
+    ranks = {
+        "model.layers.0.mlp.down_proj": 2,
+        "model.layers.0.self_attn.q_proj": 4,
+        "model.layers.1.mlp.down_proj": 4,
+        "model.layers.1.self_attn.o_proj": 1,
+    }
+    chance = torch.Generator().manual_seed(0)
+    pairs = {site: seeded_pair(chance, rank, tiny_base, site) for site, rank in ranks.items()}
+    if alphas == "by site":
+        alphas = dict(zip(pairs, [0.5, 0.0, -2.0, 7.0], strict=True))
+    card = Card(base=BaseRef(spec="tiny", name="tiny"))
+    adapter = Adapter.from_tensors(pairs, card, "merged", alphas=alphas)
+    adapter.save(tmp_path / "merged")
+    theirs = PeftModel.from_pretrained(copy.deepcopy(tiny_base.model), tmp_path / "merged")
+    adapted = {
+        name
+        for name, module in theirs.named_modules()
+        if "default" in getattr(module, "lora_A", {})
+    }
+    assert adapted == {f"base_model.model.{site}" for site in ranks}
+    for site, (down, up) in pairs.items():
+        scale = (
+            {None: 1, 3.0: 3 / ranks[site]}.get(alphas)
+            if not isinstance(alphas, dict)
+            else alphas[site] / ranks[site]
+        )
+        expected = scale * up @ down
+        torch.testing.assert_close(adapter.deltas[site], expected)
+        module = theirs.get_submodule(f"base_model.model.{site}")
+        torch.testing.assert_close(module.get_delta_weight("default"), expected)
+    assert Adapter.load(tmp_path / "merged") == adapter
+    assert adapter.fits(tiny_base)
+
+
+def test_a_site_whose_name_ends_anothers_keeps_its_own_rank():
+    """PEFT takes a pattern for every site that ends with it."""
+    pairs = {
+        "q": (torch.ones(1, 3), torch.ones(3, 1)),
+        "inner.q": (torch.ones(2, 3), torch.ones(3, 2)),
+        "k": (torch.ones(2, 3), torch.ones(3, 2)),
+    }
+    adapter = Adapter.from_tensors(pairs, Card(), "nested")
+    assert {site: adapter.settings.rank_at(site) for site in pairs} == {
+        "q": 1,
+        "inner.q": 2,
+        "k": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pairs", "alphas", "message"),
+    [
+        ({}, None, "would have no sites"),
+        ({"q": (torch.ones(2, 3), torch.ones(3, 2))}, {"k": 1.0}, "a pair or an alpha, not both"),
+        ({"q": (torch.ones(2, 3), torch.ones(3, 1))}, None, "says rank 2"),
+        (
+            {"q": (torch.full((2, 3), torch.nan), torch.ones(3, 2))},
+            None,
+            "values that are no numbers",
+        ),
+    ],
+)
+def test_pairs_that_make_no_adapter(pairs, alphas, message):
+    with pytest.raises(InputError, match=message):
+        Adapter.from_tensors(pairs, Card(), "x", alphas=alphas)
+
+
+def test_removing_leaves_what_was_linked_and_survives_an_interrupted_removal(made, home):
+    store.import_adapter(made, "sport")
+    (home / "adapters" / "linked").symlink_to(made)
+    (home / "adapters" / ".unfinished-sport-removed" / "left").mkdir(parents=True)
+    store.remove("sport")
+    store.remove("linked")
+    assert store.names() == []
+    assert Adapter.load(made).has_effect

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from loratelier.adapter import config
 from loratelier.adapter.card import FILE as CARD_FILE
 from loratelier.adapter.card import Card, read_card
+from loratelier.adapter.model_card import FILE as README
 from loratelier.adapter.model_card import render
 from loratelier.adapter.tensors import FILE as TENSORS_FILE
-from loratelier.adapter.tensors import PREFIX, Pair, read_pairs
+from loratelier.adapter.tensors import Pair, flat, pairs_from, read_pairs
 from loratelier.base import Base
 from loratelier.base.base import known_fingerprint
 from loratelier.kit.errors import InputError
@@ -80,6 +81,39 @@ class Adapter:
         raw = {**saved.settings.raw, "base_model_name_or_path": card.base.spec}
         return cls(name, config.settings_from(raw, name), saved.tensors, card)
 
+    @classmethod
+    def from_tensors(
+        cls,
+        pairs: Mapping[str, Pair],
+        card: Card,
+        name: str,
+        *,
+        alphas: float | Mapping[str, float] | None = None,
+    ) -> "Adapter":
+        """Make an adapter of pairs; ranks may differ by site, and PEFT reads it with equal deltas.
+
+        Args:
+            pairs: ``site -> (A [r, d_in], B [d_out, r])``.
+            card: where it comes from; ``base.spec`` becomes PEFT's ``base_model_name_or_path``.
+            name: what it is called.
+            alphas: alpha for all sites or by site. Without it alpha is the rank everywhere, so
+                that the update of a site is ``B @ A`` as it stands.
+
+        Raises:
+            InputError: no pairs, a site without its alpha, or tensors that are misshapen, not
+                finite, or of a type that is not a float.
+        """
+        ranks = {site: down.shape[0] for site, (down, _) in pairs.items()}
+        if not ranks:
+            raise InputError(f"The adapter '{name}' would have no sites")
+        if not isinstance(alphas, Mapping):
+            alphas = {site: rank if alphas is None else alphas for site, rank in ranks.items()}
+        if alphas.keys() != ranks.keys():
+            odd = sorted(alphas.keys() ^ ranks.keys())[0]
+            raise InputError(f"The adapter '{name}': {odd} has a pair or an alpha, not both")
+        settings = config.settings_for(ranks, alphas, card.base.spec)
+        return cls(name, settings, pairs_from(flat(pairs), settings, name), card)
+
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write a PEFT folder with the card, whole or not at all.
 
@@ -90,17 +124,13 @@ class Adapter:
         target = Path(path).expanduser()
         if replace:
             _require_replaceable(target)
-        flat = {
-            f"{PREFIX}{site}.lora_{side}.weight": half.contiguous()
-            for site, pair in self.tensors.items()
-            for side, half in zip("AB", pair, strict=True)
-        }
+        card = self.card.model_copy(update={"effect": self.has_effect})
         with atomic_folder(target, replace=replace) as scratch:
             text = json.dumps(self.settings.raw, indent=2, sort_keys=True)
             (scratch / config.FILE).write_text(text, encoding="utf-8")
-            save_file(flat, scratch / TENSORS_FILE, metadata={"format": "pt"})
-            (scratch / CARD_FILE).write_text(self.card.model_dump_json(indent=2), encoding="utf-8")
-            (scratch / "README.md").write_text(self.describe(), encoding="utf-8")
+            save_file(flat(self.tensors), scratch / TENSORS_FILE, metadata={"format": "pt"})
+            (scratch / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
+            (scratch / README).write_text(self.describe(), encoding="utf-8")
 
     def describe(self) -> str:
         """Return the model card, Markdown with the hub's front matter."""
@@ -132,6 +162,11 @@ class Adapter:
     def parameters(self) -> int:
         """How many numbers the adapter holds."""
         return sum(half.numel() for pair in self.tensors.values() for half in pair)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes the tensors take, in the dtype that they are stored in."""
+        return sum(half.nbytes for pair in self.tensors.values() for half in pair)
 
     def scaling(self, site: str) -> float:
         """Return what ``B @ A`` is multiplied with at a site."""
@@ -165,6 +200,14 @@ class Adapter:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+    def fits(self, base: Base) -> bool:
+        """Whether :meth:`require_fit` would let the adapter be worn by this base."""
+        try:
+            self.require_fit(base)
+        except InputError:
+            return False
+        return True
 
     def require_fit(self, base: Base) -> None:
         """Make sure that the adapter was made for this base.

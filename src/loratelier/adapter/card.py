@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from loratelier.adapter.inside import inside
 from loratelier.kit.errors import InputError
 from loratelier.kit.models import Strict, problem
 
@@ -34,7 +35,8 @@ class Card(Strict):
     """What ``card.json`` holds.
 
     An adapter that was made elsewhere has no card; its ``base.fingerprint`` is then None, and it
-    counts as unproven for every base.
+    counts as unproven for every base. ``effect`` is written when the adapter is saved, for readers
+    that have only the card; what is here decides by the tensors.
     """
 
     card_version: Literal[1] = 1
@@ -44,6 +46,7 @@ class Card(Strict):
     seed: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    effect: bool | None = None
     verdict: dict[str, Any] | None = None
     parents: list[dict[str, Any]] = Field(default_factory=list)
     created: str | None = None
@@ -61,7 +64,7 @@ def read_card(folder: Path) -> Card:
     Raises:
         InputError: the card is damaged or of a form that this version does not know.
     """
-    path = folder / FILE
+    path = inside(folder, FILE)
     if not path.exists():
         return Card()
     try:

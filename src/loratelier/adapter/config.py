@@ -3,11 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from loratelier.adapter.inside import inside
 from loratelier.kit.errors import InputError
 
 FILE = "adapter_config.json"
@@ -66,12 +68,12 @@ def read_settings(folder: Path) -> LoraSettings:
         InputError: no config, no JSON, another method than LoRA, a variant that we do not carry
             out (named), or a rank or alpha that makes no sense.
     """
-    path = folder / FILE
+    path = inside(folder, FILE)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{folder} is no adapter: it has no {FILE}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path} is no config: it holds no keys")
@@ -84,18 +86,57 @@ def settings_from(raw: Mapping[str, Any], where: str) -> LoraSettings:
         raise InputError(f"{where}: the method {raw.get('peft_type')} is not LoRA")
     _refuse_variants(raw, where)
     rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+    if not _is_rank(rank):
         raise InputError(f"{where}: the rank r is {rank!r}", "It is a whole number from 1")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
+    if not _is_number(alpha):
         raise InputError(f"{where}: lora_alpha is {alpha!r}", "It is a number")
+    rslora = raw.get("use_rslora", False)
+    if not isinstance(rslora, bool):
+        raise InputError(f"{where}: use_rslora is {rslora!r}", "It is true or false")
     return LoraSettings(
         rank=rank,
         alpha=float(alpha),
-        rslora=bool(raw.get("use_rslora")),
-        rank_pattern=_pattern(raw, "rank_pattern", where),
-        alpha_pattern=_pattern(raw, "alpha_pattern", where),
+        rslora=rslora,
+        rank_pattern=_pattern(raw, "rank_pattern", where, _is_rank),
+        alpha_pattern=_pattern(raw, "alpha_pattern", where, _is_number),
         raw=dict(raw),
     )
+
+
+def settings_for(
+    ranks: Mapping[str, int], alphas: Mapping[str, float], base: str | None
+) -> LoraSettings:
+    """Return the config under which PEFT gives each site its rank and alpha.
+
+    The commonest values become ``r`` and ``lora_alpha``, since tools that know no patterns read
+    those; sites that differ are named in full, longest first, because the first pattern that ends
+    a site's name is taken.
+    """
+    from peft import LoraConfig
+
+    (rank, _), (alpha, _) = (
+        Counter(values).most_common(1)[0] for values in (ranks.values(), alphas.values())
+    )
+    raw = LoraConfig(
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=base,
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=list(ranks),
+        rank_pattern=_exceptions(ranks, rank),
+        alpha_pattern=_exceptions(alphas, alpha),
+    ).to_dict()
+    raw["target_modules"] = list(ranks)  # PEFT makes it a set, which has no order and no JSON
+    return settings_from(json.loads(json.dumps(raw)), "the adapter that is being made")
+
+
+def _exceptions(values: Mapping[str, float], usual: float) -> dict[str, float]:
+    """Return patterns for the sites whose value is not the usual one."""
+    odd = {site for site, value in values.items() if value != usual}
+    # A site that ends with an odd one's name would be caught by its pattern.
+    caught = {site for site in values for other in odd if site.endswith(f".{other}")}
+    return {re.escape(site): values[site] for site in sorted(odd | caught, key=len, reverse=True)}
 
 
 def _refuse_variants(raw: Mapping[str, Any], where: str) -> None:
@@ -114,11 +155,32 @@ def _refuse_variants(raw: Mapping[str, Any], where: str) -> None:
             raise InputError(f"{where}: the variant {key} = {value!r} is not carried out yet")
 
 
-def _pattern(raw: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+def _is_rank(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
+def _pattern(
+    raw: Mapping[str, Any], key: str, where: str, is_allowed: Callable[[object], bool]
+) -> dict[str, Any]:
     pattern = raw.get(key) or {}
-    numbers = isinstance(pattern, dict) and all(
-        isinstance(value, int | float) and value > 0 for value in pattern.values()
-    )
-    if not numbers:
+    if not isinstance(pattern, dict):
         raise InputError(f"{where}: {key} is no mapping from names to numbers")
-    return dict(pattern)
+    for name, value in pattern.items():
+        if not is_allowed(value):
+            raise InputError(f"{where}: {key} gives '{name}' the value {value!r}")
+        try:
+            re.compile(name)
+        except re.error as error:
+            raise InputError(
+                f"{where}: {key} names '{name}', which is no regular expression"
+            ) from error
+    return pattern

@@ -7,6 +7,8 @@ import yaml
 
 from loratelier.adapter.card import Card
 
+FILE = "README.md"
+
 
 def render(
     *, name: str, card: Card, rank: int, alpha: float, sites: Sequence[str], has_effect: bool

@@ -1,6 +1,7 @@
 """The store: adapters by name, in the home folder."""
 
 import re
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def find(name_or_path: str | Path) -> Path:
     if _NAME.fullmatch(text) and path_of(text).is_dir():
         return path_of(text)
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return path
     raise InputError(f"There is no adapter '{text}'", did_you_mean(text, names()))
 
@@ -97,7 +98,7 @@ def export_adapter(name: str, folder: str | Path, *, replace: bool = False) -> P
     """Copy an adapter out of the store, as a PEFT folder with its card.
 
     Raises:
-        InputError: no such adapter, or the folder exists.
+        InputError: no such adapter, or the folder exists and may not be replaced.
     """
     target = Path(folder).expanduser()
     open(require_stored(name)).save(target, replace=replace)
@@ -112,9 +113,12 @@ def remove(name: str) -> None:
     """
     path = require_stored(name)
     # Out of sight first: a removal that is interrupted leaves no half adapter to be listed.
-    aside = path.with_name(f"{UNFINISHED}{name}-removed")
+    aside = path.with_name(f"{UNFINISHED}{name}-{secrets.token_hex(4)}")
     path.rename(aside)
-    shutil.rmtree(aside)
+    if aside.is_symlink():
+        aside.unlink()  # what a person linked into the store stays where it is
+    else:
+        shutil.rmtree(aside)
 
 
 def require_stored(name: str) -> Path:

@@ -10,12 +10,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from loratelier.adapter.config import LoraSettings
+from loratelier.adapter.inside import inside
 from loratelier.kit.errors import InputError
 
 FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
 Pair = tuple[Tensor, Tensor]
+
+# What adapters are stored in; 8-bit floats and whole numbers would need scales that are not there.
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def read_pairs(folder: Path, settings: LoraSettings) -> dict[str, Pair]:
@@ -25,7 +29,7 @@ def read_pairs(folder: Path, settings: LoraSettings) -> dict[str, Pair]:
         InputError: the file is missing, a pickle, damaged, a link out of the folder, or its
             tensors are not those of the config.
     """
-    path = folder / FILE
+    path = inside(folder, FILE)
     if not path.exists():
         if (folder / "adapter_model.bin").exists():
             raise InputError(
@@ -33,8 +37,6 @@ def read_pairs(folder: Path, settings: LoraSettings) -> dict[str, Pair]:
                 "Save the adapter as safetensors",
             )
         raise InputError(f"{folder} is no whole adapter: {FILE} is missing")
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{path} is a link that leads out of the folder", "Copy the file there")
     try:
         return pairs_from(load_file(path), settings, str(path))
     except (SafetensorError, OSError) as error:
@@ -50,8 +52,11 @@ def pairs_from(
         found = re.fullmatch(rf"{re.escape(PREFIX)}(.+)\.lora_([AB])\.weight", key)
         if not found:
             raise InputError(f"{where}: the tensor {key} belongs to no LoRA of a linear layer")
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"{where}: {key} holds values that are no numbers")
+        if tensor.dtype not in _DTYPES:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{where}: {key} is stored as {kind}", "Save it as float32, bfloat16 or float16"
+            )
         halves.setdefault(found[1], {})[found[2]] = tensor
     if not halves:
         raise InputError(f"{where} holds no tensors")
@@ -71,7 +76,20 @@ def _pair(half: dict[str, Tensor], site: str, settings: LoraSettings, where: str
             f"{where}: {site} has A {list(down.shape)} and B {list(up.shape)}, and its config "
             f"says rank {rank}"
         )
+    # Last, because it alone reads the values: a file of the wrong form costs nothing.
+    for side in "AB":
+        if not torch.isfinite(half[side]).all():
+            raise InputError(f"{where}: {site}.lora_{side} holds values that are no numbers")
     return down, up
+
+
+def flat(pairs: Mapping[str, Pair]) -> dict[str, Tensor]:
+    """Return the tensors under the names that PEFT stores them by."""
+    return {
+        f"{PREFIX}{site}.lora_{side}.weight": half.detach().contiguous()
+        for site, pair in pairs.items()
+        for side, half in zip("AB", pair, strict=True)
+    }
 
 
 def in_order(sites: Mapping[str, object]) -> list[str]:

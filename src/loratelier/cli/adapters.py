@@ -46,7 +46,7 @@ def _list(json: Json = False) -> None:
             continue
         base = adapter.card.base.name or "unproven"
         remark = "" if adapter.has_effect else NO_EFFECT
-        size = megabytes(_bytes(adapter))
+        size = megabytes(adapter.bytes)
         table.add_row(entry.name, base, str(adapter.rank), str(len(adapter.sites)), size, remark)
     out.print(table)
 
@@ -75,7 +75,7 @@ def _show(
         ("Base", base),
         ("Rank, alpha", f"{adapter.rank}, {adapter.settings.alpha:g}"),
         ("Sits in", _places(adapter)),
-        ("Parameters", f"{adapter.parameters:,} ({megabytes(_bytes(adapter))})"),
+        ("Parameters", f"{adapter.parameters:,} ({megabytes(adapter.bytes)})"),
         ("Digest", adapter.digest),
     ]
     if card.corpus:
@@ -176,14 +176,10 @@ def _facts(adapter: "Adapter") -> dict[str, Any]:
         "alpha": adapter.settings.alpha,
         "sites": list(adapter.sites),
         "parameters": adapter.parameters,
-        "bytes": _bytes(adapter),
+        "bytes": adapter.bytes,
         "digest": adapter.digest,
         "effect": adapter.has_effect,
     }
-
-
-def _bytes(adapter: "Adapter") -> int:
-    return sum(half.nbytes for pair in adapter.tensors.values() for half in pair)
 
 
 def _places(adapter: "Adapter") -> str:
