@@ -62,3 +62,16 @@ def test_the_nearest_word_is_named():
         "Did you mean 'learning_rate'?"
     )
     assert did_you_mean("zzz", ["a", "b"]) == "Known: a, b"
+
+
+def test_what_appears_while_a_folder_is_written_stays(tmp_path):
+    target = tmp_path / "made"
+    with (
+        pytest.raises(InputError, match="exists already"),
+        atomic_folder(target) as scratch,
+    ):
+        (scratch / "ours.txt").write_text("ours")
+        target.mkdir()
+        (target / "theirs.txt").write_text("theirs")
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
+    assert [p.name for p in target.iterdir()] == ["theirs.txt"]

@@ -1,7 +1,9 @@
 """A base's folder in transformers' format: what must be in it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from loratelier.kit.errors import InputError
 
@@ -50,3 +52,26 @@ def check_folder(folder: Path) -> None:
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
     if not any((folder / name).exists() for name in tokenizers):
         raise InputError(f"{folder} has no tokenizer", "Copy tokenizer.json beside the weights")
+
+
+def require_whole(told: Mapping[str, Any], where: str) -> None:
+    """Make sure that every weight came from the file: transformers fills a gap with random numbers.
+
+    Args:
+        told: what ``from_pretrained`` reports with ``output_loading_info``.
+        where: names the file or folder in errors.
+
+    Raises:
+        InputError: a weight is missing, or has another shape than the config says.
+    """
+    missing = sorted(told["missing_keys"])
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"{where} lacks the weights {missing[0]}{others}",
+            "Is it a whole causal language model?",
+        )
+    for name, stored, wanted in sorted(told["mismatched_keys"]):
+        raise InputError(
+            f"{where}: {name} is {list(stored)}, and the config makes it {list(wanted)}"
+        )

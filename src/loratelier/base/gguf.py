@@ -3,12 +3,12 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from loratelier.base.folder import require_whole
 from loratelier.base.quiet import quiet, reason
 from loratelier.kit.errors import InputError
 from loratelier.kit.files import atomic_folder
@@ -74,32 +74,7 @@ def convert(file: Path, target: Path, facts: dict[str, Any]) -> None:
                 model.save_pretrained(scratch)
                 tokenizer.save_pretrained(scratch)
                 (scratch / FACTS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
-                if target.exists():
-                    raise InputError(f"{target} was made by another process meanwhile")
         except (InputError, OSError):
             if not (target / FACTS).exists():
                 raise
         bar.advance()
-
-
-def require_whole(told: Mapping[str, Any], where: str) -> None:
-    """Make sure that every weight came from the file: transformers fills a gap with random numbers.
-
-    Args:
-        told: what ``from_pretrained`` reports with ``output_loading_info``.
-        where: names the file or folder in errors.
-
-    Raises:
-        InputError: a weight is missing, or has another shape than the config says.
-    """
-    missing = sorted(told["missing_keys"])
-    if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(
-            f"{where} lacks the weights {missing[0]}{others}",
-            "Is it a whole causal language model?",
-        )
-    for name, stored, wanted in sorted(told["mismatched_keys"]):
-        raise InputError(
-            f"{where}: {name} is {list(stored)}, and the config makes it {list(wanted)}"
-        )

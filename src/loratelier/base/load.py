@@ -11,7 +11,7 @@ import torch
 from loratelier.base import demo, gguf, hub
 from loratelier.base.base import Base
 from loratelier.base.fingerprint import of_files
-from loratelier.base.folder import check_folder, weight_files
+from loratelier.base.folder import check_folder, require_whole, weight_files
 from loratelier.base.quiet import quiet, reason
 from loratelier.kit.errors import InputError, did_you_mean
 
@@ -126,7 +126,7 @@ def _load(
             )
         except Exception as error:  # transformers raises many kinds for a folder it cannot read
             raise InputError(f"The base {found.name} cannot be loaded ({reason(error)})") from error
-    gguf.require_whole(told, f"The base {found.name}")
+    require_whole(told, f"The base {found.name}")
     if not options:
         model = model.to(device)
     return model.eval().requires_grad_(False), tokenizer

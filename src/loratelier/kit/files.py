@@ -25,10 +25,10 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     ``replace`` an existing ``target`` is set aside first and put back if the rename fails.
 
     Raises:
-        InputError: ``target`` exists and ``replace`` is false, or its parent cannot be written.
+        InputError: ``target`` exists and ``replace`` is false, before the block or after it, or
+            its parent cannot be written.
     """
-    if target.exists() and not replace:
-        raise InputError(f"{target} exists already", "Choose another name, or remove it first")
+    _require_free(target, replace)
     scratch = _scratch(target)
     try:
         scratch.mkdir(parents=True)
@@ -36,10 +36,17 @@ def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
         raise InputError(f"{target} cannot be written ({error.strerror})") from error
     try:
         yield scratch
+        # Somebody else may have made it meanwhile.
+        _require_free(target, replace)
         _swap_in(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def _require_free(target: Path, replace: bool) -> None:
+    if target.exists() and not replace:
+        raise InputError(f"{target} exists already", "Choose another name, or remove it first")
 
 
 def _swap_in(scratch: Path, target: Path) -> None:
