@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +16,25 @@ from torch import Tensor, nn
 from loratelier.adapter import config
 from loratelier.adapter.card import FILE as CARD_FILE
 from loratelier.adapter.card import Card, read_card
+from loratelier.adapter.extras import Extras, Pair
+from loratelier.adapter.fit import ExpertFit, require_fit
 from loratelier.adapter.model_card import FILE as README
 from loratelier.adapter.model_card import render
 from loratelier.adapter.tensors import FILE as TENSORS_FILE
-from loratelier.adapter.tensors import Pair, flat, pairs_from, read_pairs
+from loratelier.adapter.tensors import Contents, flat, in_order, read_contents, read_outline, sort
 from loratelier.base import Base
-from loratelier.base.base import known_fingerprint
 from loratelier.kit.errors import InputError
 from loratelier.kit.files import atomic_folder
 
+# What belongs in an adapter's folder; whatever else ships along is left alone and named.
+_OURS = frozenset({config.FILE, TENSORS_FILE, CARD_FILE, README})
+
 
 class Deltas(Mapping[str, Tensor]):
-    """``site -> s B A``: dense float32 [d_out, d_in], made when asked for and not kept."""
+    """``site -> s B A``: dense float32 [d_out, d_in], made when asked for and not kept.
+
+    For the low-rank pairs of linear layers and embeddings (whose d_in is the vocabulary).
+    """
 
     def __init__(self, adapter: "Adapter") -> None:
         self._adapter = adapter
@@ -37,10 +44,10 @@ class Deltas(Mapping[str, Tensor]):
         return self._adapter.scaling(site) * (up.float() @ down.float())
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._adapter.sites)
+        return iter(self._adapter.tensors)
 
     def __len__(self) -> int:
-        return len(self._adapter.sites)
+        return len(self._adapter.tensors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,28 +55,57 @@ class Adapter:
     """A LoRA adapter (arXiv 2106.09685); equal and hashed by its content.
 
     ``tensors`` maps a site, such as ``model.layers.11.mlp.down_proj``, to its pair
-    (A [r, d_in], B [d_out, r]); the update of the site is ``scaling(site) * B @ A``.
+    (A [r, d_in], B [d_out, r]); the update of the site is ``scaling(site) * B @ A``. ``extras``
+    holds whatever PEFT writes beside such pairs. ``ignored`` names what lay in its folder and was
+    not read: code, tokenizers, templates.
     """
 
     name: str
     settings: config.LoraSettings
     tensors: Mapping[str, Pair] = field(repr=False)
     card: Card = field(repr=False)
+    extras: Extras = field(default=Extras(), repr=False)
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> "Adapter":
-        """Read an adapter's folder; other files in it (tokenizers, code) are left alone.
+        """Read an adapter's folder; other files in it (tokenizers, code) are ignored and named.
 
         Raises:
             InputError: no such folder, or an adapter that is damaged, unsafe, or of a variant that
                 is not carried out; one line that names the file and the tensor.
         """
+        return cls._read(path, read_contents)
+
+    @classmethod
+    def outline(cls, path: str | Path) -> "Adapter":
+        """Read an adapter's form without its values: tensors have shapes and hold nothing.
+
+        Enough for :meth:`require_fit`, so that a file that does not fit is never read whole.
+
+        Raises:
+            InputError: as :meth:`load`, but for what only the values show.
+        """
+        return cls._read(path, read_outline)
+
+    @classmethod
+    def _read(
+        cls, path: str | Path, read: Callable[[Path, config.LoraSettings], Contents]
+    ) -> "Adapter":
         folder = Path(path).expanduser()
         if not folder.is_dir():
             raise InputError(f"There is no adapter folder {folder}")
         settings = config.read_settings(folder)
-        pairs = read_pairs(folder, settings)
-        return cls(folder.resolve().name, settings, pairs, read_card(folder))
+        contents = read(folder, settings)
+        ignored = tuple(sorted(p.name for p in folder.iterdir() if p.name not in _OURS))
+        return cls(
+            folder.resolve().name,
+            settings,
+            contents.pairs,
+            read_card(folder),
+            contents.extras,
+            ignored,
+        )
 
     @classmethod
     def from_peft(cls, model: Any, card: Card, name: str) -> "Adapter":
@@ -79,7 +115,7 @@ class Adapter:
             model.save_pretrained(scratch, save_embedding_layers=False)
             saved = cls.load(scratch)
         raw = {**saved.settings.raw, "base_model_name_or_path": card.base.spec}
-        return cls(name, config.settings_from(raw, name), saved.tensors, card)
+        return cls(name, config.settings_from(raw, name), saved.tensors, card, saved.extras)
 
     @classmethod
     def from_tensors(
@@ -112,7 +148,7 @@ class Adapter:
             odd = sorted(alphas.keys() ^ ranks.keys())[0]
             raise InputError(f"The adapter '{name}': {odd} has a pair or an alpha, not both")
         settings = config.settings_for(ranks, alphas, card.base.spec)
-        return cls(name, settings, pairs_from(flat(pairs), settings, name), card)
+        return cls(name, settings, sort(flat(pairs, Extras()), settings, name).pairs, card)
 
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write a PEFT folder with the card, whole or not at all.
@@ -128,7 +164,9 @@ class Adapter:
         with atomic_folder(target, replace=replace) as scratch:
             text = json.dumps(self.settings.raw, indent=2, sort_keys=True)
             (scratch / config.FILE).write_text(text, encoding="utf-8")
-            save_file(flat(self.tensors), scratch / TENSORS_FILE, metadata={"format": "pt"})
+            save_file(
+                flat(self.tensors, self.extras), scratch / TENSORS_FILE, metadata={"format": "pt"}
+            )
             (scratch / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
             (scratch / README).write_text(self.describe(), encoding="utf-8")
 
@@ -145,8 +183,10 @@ class Adapter:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The linear layers that the adapter changes, by layer."""
-        return tuple(self.tensors)
+        """What the adapter changes, by layer: gates may be set for each of them."""
+        if not self.extras.sites:
+            return tuple(self.tensors)
+        return tuple(in_order(dict.fromkeys((*self.tensors, *self.extras.sites))))
 
     @property
     def deltas(self) -> Deltas:
@@ -156,17 +196,23 @@ class Adapter:
     @property
     def rank(self) -> int:
         """The largest rank of any site."""
-        return max(down.shape[0] for down, _ in self.tensors.values())
+        return max((down.shape[0] for down, _ in self.tensors.values()), default=self.settings.rank)
 
     @property
     def parameters(self) -> int:
         """How many numbers the adapter holds."""
-        return sum(half.numel() for pair in self.tensors.values() for half in pair)
+        return sum(tensor.numel() for tensor in self._all())
 
     @property
     def bytes(self) -> int:
         """How many bytes the tensors take, in the dtype that they are stored in."""
-        return sum(half.nbytes for pair in self.tensors.values() for half in pair)
+        return sum(tensor.nbytes for tensor in self._all())
+
+    def _all(self) -> Iterator[Tensor]:
+        for pair in self.tensors.values():
+            yield from pair
+        for _, tensor in self.extras.named():
+            yield tensor
 
     def scaling(self, site: str) -> float:
         """Return what ``B @ A`` is multiplied with at a site."""
@@ -174,13 +220,22 @@ class Adapter:
 
     @cached_property
     def has_effect(self) -> bool:
-        """Whether any site's update is other than zero (a fresh adapter has B = 0)."""
+        """Whether any site's update is other than zero (a fresh adapter has B = 0).
+
+        What stands in place of the base's weights (magnitudes, biases, modules, tokens) counts as
+        an effect, because without the base it cannot be told whether it differs.
+        """
+        extras = self.extras
+        if extras.magnitudes or extras.biases or extras.modules or extras.tokens:
+            return True
+        if any(bool(bias.any()) for bias in extras.up_biases.values()):
+            return True
         return any(
             self.scaling(site) != 0
             and bool(up.any())
             and bool(down.any())
             and bool(torch.any(up.float() @ down.float() != 0))
-            for site, (down, up) in self.tensors.items()
+            for site, (down, up) in {**self.tensors, **extras.experts}.items()
         )
 
     @cached_property
@@ -193,7 +248,25 @@ class Adapter:
             for half in (down, up):
                 raw = half.detach().cpu().contiguous().view(-1).view(torch.uint8)
                 digest.update(raw.numpy().tobytes())
+        self._digest_extras(digest)
         return f"sha256:{digest.hexdigest()}"
+
+    def _digest_extras(self, digest: "hashlib._Hash") -> None:
+        """Add what a plain adapter does not have, so that plain ones keep their digests."""
+        settings = self.settings
+        for label, tensor in self.extras.named():
+            digest.update(json.dumps([label, str(tensor.dtype), list(tensor.shape)]).encode())
+            raw = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(raw.numpy().tobytes())
+        if self.extras.experts:
+            form = [settings.rank, settings.alpha, settings.rslora, settings.target_parameters]
+            patterns = [sorted(p.items()) for p in (settings.rank_pattern, settings.alpha_pattern)]
+            digest.update(json.dumps([*form, *patterns]).encode())
+        if self.extras.tokens:
+            ids = {module: settings.tokens_of(module) for module in sorted(self.extras.tokens)}
+            digest.update(json.dumps(ids).encode())
+        if settings.invocation:
+            digest.update(json.dumps(["invocation", settings.invocation]).encode())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Adapter) and self.digest == other.digest
@@ -217,40 +290,17 @@ class Adapter:
         """
         self.require_sites(base.model)
 
-    def require_sites(self, model: nn.Module) -> None:
+    def require_sites(self, model: nn.Module) -> tuple[ExpertFit, ...]:
         """Make sure that the adapter may be worn by a model, which may come from a Base or not.
 
+        Returns:
+            Where its pairs for parameters of experts belong in this model.
+
         Raises:
-            InputError: the model's fingerprint is known and is not the card's, or a site is
-                missing or misshapen.
+            InputError: the model's fingerprint is known and is not the card's, or something is
+                missing, left over or misshapen; see :func:`loratelier.adapter.fit.require_fit`.
         """
-        made_for, given = self.card.base.fingerprint, known_fingerprint(model)
-        if made_for and given and made_for != given:
-            raise InputError(
-                f"The adapter '{self.name}' was made for the base {self.card.base.name} "
-                f"({_short(made_for)}), and this base has other weights ({_short(given)})",
-                f"Load its own base: {self.card.base.spec}",
-            )
-        for site, (down, up) in self.tensors.items():
-            shape = _shape(model, site)
-            if shape is None:
-                raise InputError(
-                    f"The adapter '{self.name}' does not fit: this base has no linear layer {site}"
-                )
-            if shape != (up.shape[0], down.shape[1]):
-                raise InputError(
-                    f"The adapter '{self.name}' does not fit: {site} is {list(shape)} in this "
-                    f"base, and the adapter's update is {[up.shape[0], down.shape[1]]}"
-                )
-
-
-def _shape(model: nn.Module, site: str) -> tuple[int, int] | None:
-    """Return (d_out, d_in) of a linear layer; bitsandbytes' layers are linear layers too."""
-    try:
-        module = model.get_submodule(site)
-    except AttributeError:
-        return None
-    return (module.out_features, module.in_features) if isinstance(module, nn.Linear) else None
+        return require_fit(self, model)
 
 
 def _require_replaceable(folder: Path) -> None:
@@ -263,7 +313,3 @@ def _require_replaceable(folder: Path) -> None:
             f"{folder} is no adapter and would be deleted with what it holds",
             "Name a folder that is not there yet",
         )
-
-
-def _short(fingerprint: str) -> str:
-    return fingerprint.removeprefix("sha256:")[:12]

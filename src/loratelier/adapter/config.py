@@ -15,7 +15,13 @@ from loratelier.kit.errors import InputError
 FILE = "adapter_config.json"
 
 # These decide the update and are carried out.
-_UNDERSTOOD = {"peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"}
+_UNDERSTOOD = {
+    "peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern",
+    "bias", "lora_bias", "use_dora", "modules_to_save", "trainable_token_indices",
+    "target_parameters", "alora_invocation_tokens",
+    # How the base stores its weights is asked of the base, which alone can know.
+    "fan_in_fan_out",
+}  # fmt: skip
 # These decide where and how an adapter was trained; the tensors already say the result.
 _SETTLED = {
     "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
@@ -26,6 +32,8 @@ _SETTLED = {
 # Ways of starting that subtract the start from the base's weights, so that the tensors alone say
 # too little.
 _SHIFTS_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+_LARGEST = 16 * 2**20  # bytes; a config is a few kilobytes
+_BIASES = ("none", "all", "lora_only")
 
 
 @dataclass(frozen=True)
@@ -41,19 +49,53 @@ class LoraSettings:
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     raw: Mapping[str, Any]
+    bias: str = "none"
+    up_bias: bool = False
+    dora: bool = False
+    modules_to_save: tuple[str, ...] = ()
+    target_parameters: tuple[str, ...] = ()
+    invocation: tuple[int, ...] = ()
+    tokens: tuple[int, ...] | Mapping[str, tuple[int, ...]] = ()
 
     def rank_at(self, site: str) -> int:
         """Return the rank that the config gives to a site."""
-        return int(_by_pattern(self.rank_pattern, site, self.rank))
+        return int(by_pattern(self.rank_pattern, site, self.rank))
+
+    def tokens_of(self, module: str) -> tuple[int, ...]:
+        """Return which tokens have trained rows in an embedding or output layer."""
+        if not isinstance(self.tokens, Mapping):
+            return self.tokens
+        named = [ids for name, ids in self.tokens.items() if f".{module}".endswith(f".{name}")]
+        return named[0] if named else ()
+
+    @property
+    def ties(self) -> bool:
+        """Whether whole modules may come with the layers that share their weights."""
+        return bool(self.modules_to_save and self.raw.get("ensure_weight_tying"))
+
+    def saved_module(self, key: str) -> str | None:
+        """Return the module of ``modules_to_save`` that a tensor's name belongs to, or None."""
+        parts = key.split(".")
+        for end in range(1, len(parts)):
+            module = ".".join(parts[:end])
+            # PEFT compares with the end of the whole name: 'norm' means 'input_layernorm' too.
+            if module.endswith(self.modules_to_save or ("\0",)):
+                return module
+        return None
+
+    def targets_parameter_of(self, module: str) -> bool:
+        """Whether ``target_parameters`` names a parameter of a module."""
+        owners = [target.rpartition(".")[0] for target in self.target_parameters]
+        return any(f".{module}".endswith(f".{owner}") for owner in owners if owner)
 
     def scaling_at(self, site: str) -> float:
         """Return ``alpha / r`` (rsLoRA, arXiv 2312.03732: ``alpha / sqrt(r)``) of a site."""
         rank = self.rank_at(site)
-        alpha = float(_by_pattern(self.alpha_pattern, site, self.alpha))
+        alpha = float(by_pattern(self.alpha_pattern, site, self.alpha))
         return alpha / (math.sqrt(rank) if self.rslora else rank)
 
 
-def _by_pattern(patterns: Mapping[str, float], site: str, default: float) -> float:
+def by_pattern(patterns: Mapping[str, float], site: str, default: float) -> float:
     """Return the value of the first pattern that ends the site's name, as PEFT matches them."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", site):
@@ -70,6 +112,8 @@ def read_settings(folder: Path) -> LoraSettings:
     """
     path = inside(folder, FILE)
     try:
+        if path.stat().st_size > _LARGEST:
+            raise InputError(f"{path} is {path.stat().st_size:,} bytes, which no config is")
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{folder} is no adapter: it has no {FILE}") from error
@@ -90,17 +134,28 @@ def settings_from(raw: Mapping[str, Any], where: str) -> LoraSettings:
         raise InputError(f"{where}: the rank r is {rank!r}", "It is a whole number from 1")
     if not _is_number(alpha):
         raise InputError(f"{where}: lora_alpha is {alpha!r}", "It is a number")
-    rslora = raw.get("use_rslora", False)
-    if not isinstance(rslora, bool):
-        raise InputError(f"{where}: use_rslora is {rslora!r}", "It is true or false")
-    return LoraSettings(
+    bias = raw.get("bias", "none")
+    if bias not in _BIASES:
+        raise InputError(f"{where}: bias is {bias!r}", f"It is one of {', '.join(_BIASES)}")
+    settings = LoraSettings(
         rank=rank,
         alpha=float(alpha),
-        rslora=rslora,
+        rslora=_flag(raw, "use_rslora", where),
         rank_pattern=_pattern(raw, "rank_pattern", where, _is_rank),
         alpha_pattern=_pattern(raw, "alpha_pattern", where, _is_number),
         raw=dict(raw),
+        bias=bias,
+        up_bias=_flag(raw, "lora_bias", where),
+        dora=_flag(raw, "use_dora", where),
+        modules_to_save=_names(raw, "modules_to_save", where),
+        target_parameters=_names(raw, "target_parameters", where),
+        invocation=_token_ids(raw.get("alora_invocation_tokens"), "alora_invocation_tokens", where),
+        tokens=_trained_tokens(raw.get("trainable_token_indices"), where),
     )
+    if settings.dora and (settings.up_bias or settings.invocation):
+        other = "lora_bias" if settings.up_bias else "alora_invocation_tokens"
+        raise InputError(f"{where}: use_dora together with {other} is nothing that PEFT defines")
+    return settings
 
 
 def settings_for(
@@ -146,13 +201,11 @@ def _refuse_variants(raw: Mapping[str, Any], where: str) -> None:
             f"{where}: init_lora_weights = '{init}' changed the base's own weights",
             "Convert it to plain LoRA with PEFT's path_initial_model_for_weight_conversion",
         )
-    if raw.get("bias", "none") != "none":
-        raise InputError(f"{where}: bias = '{raw['bias']}' is not carried out yet")
     for key, value in raw.items():
-        if key in _UNDERSTOOD | _SETTLED | {"init_lora_weights", "bias"}:
+        if key in _UNDERSTOOD | _SETTLED | {"init_lora_weights"}:
             continue
         if value not in (None, False, "", [], {}):
-            raise InputError(f"{where}: the variant {key} = {value!r} is not carried out yet")
+            raise InputError(f"{where}: the variant {key} = {value!r} is not carried out")
 
 
 def _is_rank(value: object) -> TypeGuard[int]:
@@ -166,6 +219,47 @@ def _is_number(value: object) -> TypeGuard[int | float]:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond what a float holds
         return False
+
+
+def _flag(raw: Mapping[str, Any], key: str, where: str) -> bool:
+    value = raw.get(key) or False
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: {key} is {value!r}", "It is true or false")
+    return value
+
+
+def _names(raw: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = raw.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise InputError(f"{where}: {key} is {value!r}", "It is a list of names")
+    return tuple(value)
+
+
+def _token_ids(value: object, key: str, where: str) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    whole = isinstance(value, list) and all(
+        isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in value
+    )
+    if not isinstance(value, list) or not whole:
+        raise InputError(f"{where}: {key} is {value!r}", "It is a list of token numbers")
+    return tuple(value)
+
+
+def _trained_tokens(value: object, where: str) -> tuple[int, ...] | Mapping[str, tuple[int, ...]]:
+    key = "trainable_token_indices"
+    if not isinstance(value, dict):
+        return _distinct(_token_ids(value, key, where), key, where)
+    return {
+        name: _distinct(_token_ids(ids, f"{key}.{name}", where), f"{key}.{name}", where)
+        for name, ids in value.items()
+    }
+
+
+def _distinct(ids: tuple[int, ...], key: str, where: str) -> tuple[int, ...]:
+    if len(set(ids)) != len(ids):
+        raise InputError(f"{where}: {key} names a token twice")
+    return ids
 
 
 def _pattern(

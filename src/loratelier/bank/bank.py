@@ -1,94 +1,161 @@
 """The bank: many adapters over one model, worn by setting gates.
 
-The model is touched only while a mix is active: forward hooks on the adapted linear layers are
-installed on the way into :meth:`AdapterBank.activate` and removed on the way out, so that with
-nothing active the model is the very object that was handed in.
+The model is touched only while a mix is active: hooks on the adapted layers are installed on the
+way into :meth:`AdapterBank.activate` and removed on the way out, so that with nothing active the
+model is the very object that was handed in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from loratelier.adapter import Adapter
-from loratelier.bank.gates import Gate, Mix, normalize, table
+from loratelier.bank.gates import FromToken, Gates, Mix, normalize
+from loratelier.bank.merge import Merge, merge_into
+from loratelier.bank.outfit import Outfit, Outfits
+from loratelier.bank.tiers import Counts, Held, Tiers
+from loratelier.bank.window import Watch
 from loratelier.kit.errors import InputError
-
-FromToken = int | Sequence[int]
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """The adapters of one site side by side: ranks concatenated, so one product serves all."""
-
-    down: Tensor  # [ranks, d_in]
-    up: Tensor  # [d_out, ranks]
-    scales: Tensor  # [ranks], each rank's alpha / r
-    owners: Tensor  # [ranks], which of the site's adapters the rank belongs to
+from loratelier.kit.progress import remark
 
 
 @dataclass(frozen=True)
 class _Worn:
     """One active mix."""
 
-    rows: list[dict[str, Gate]]
-    from_token: FromToken | None
+    gates: Gates
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.gates.names
 
 
 class AdapterBank:
     """Holds adapters over ``model`` and opens their gates.
 
-    Args:
-        model: any transformers causal model; its weights are never written.
+    Carries out what PEFT writes for LoRA: rsLoRA, rank and alpha patterns, layers, Conv1D, biases,
+    embeddings and output layers, trained token rows, whole modules, parameters of experts, aLoRA,
+    and DoRA outside of mixtures.
 
-    A bank is used from one thread at a time, as the model under it is.
+    Args:
+        model: any transformers causal model; its weights are written by :meth:`merge` alone.
+        resident_bytes: how much the adapters beside the model and what is built of them may take;
+            None for no limit. What was worn longest ago moves to the host's memory.
+        host_bytes: how much adapters in the host's memory may take; None for no limit. What was
+            added as a folder moves to disk, and is read again when it is worn.
+
+    A bank is used from one thread at a time, as the model under it is. Used as a context manager it
+    is closed at the end.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        resident_bytes: int | None = None,
+        host_bytes: int | None = None,
+    ) -> None:
         self.model = model
-        self._adapters: dict[str, Adapter] = {}
-        self._stacks: dict[tuple[str, tuple[str, ...]], _Stack] = {}
+        self._tiers = Tiers(model, resident_bytes, host_bytes)
+        self._outfits = Outfits(model, self._tiers)
         self._worn: list[_Worn] = []
-        self._hooks: list[RemovableHandle] = []
-        self._past = 0  # tokens in the KV cache when the running forward pass began
+        self._outfit: Outfit | None = None
+        self._watch = Watch()
+        self._merge: Merge | None = None
+
+    def __enter__(self) -> "AdapterBank":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the model as it was handed in, and let go of every adapter."""
+        self._worn = []
+        self._undress()
+        if self._merge is not None:
+            self.unmerge()
+        for name in self.names:
+            self._tiers.drop(name)
+        self._outfits.clear()
 
     @property
     def names(self) -> tuple[str, ...]:
         """The adapters held, in the order in which they were added."""
-        return tuple(self._adapters)
+        return self._tiers.names
+
+    @property
+    def held(self) -> Mapping[str, Held]:
+        """Every adapter with its tier, size, and whether it is proven for this base."""
+        return self._tiers.held()
+
+    @property
+    def counts(self) -> Counts:
+        """How often adapters were read and evicted since the bank was made."""
+        return self._tiers.counts
 
     def add(self, name: str, adapter: Adapter | str | Path) -> None:
-        """Hold an adapter under ``name``, replacing one that had the name.
+        """Hold an adapter under ``name``, replacing one that had the name, worn or not.
+
+        A folder is compared with the model before its values are read.
 
         Raises:
-            InputError: the folder is no adapter, or a site is missing from the model or misshapen.
+            InputError: the folder is no adapter, or the adapter does not fit the model.
         """
-        loaded = adapter if isinstance(adapter, Adapter) else Adapter.load(adapter)
+        self._require_unmerged(name)
+        folder = None if isinstance(adapter, Adapter) else Path(adapter).expanduser().resolve()
+        if folder is not None:
+            Adapter.outline(folder).require_sites(self.model)
+        loaded = adapter if isinstance(adapter, Adapter) else Adapter.load(folder or adapter)
         loaded.require_sites(self.model)
-        self._forget(name)
-        self._adapters[name] = loaded
-        self._refresh()
+        _say(name, loaded)
+        self._outfits.forget(name)
+        self._tiers.put(name, loaded, folder)
+        if self._worn:
+            self._dress()
 
     def remove(self, name: str) -> None:
         """Let go of an adapter.
 
         Raises:
-            InputError: the bank holds none of that name, or it is being worn.
+            InputError: the bank holds none of that name, or it is being worn or merged.
         """
         normalize(name, self.names)
-        if any(name in row for worn in self._worn for row in worn.rows):
+        if any(name in worn.names for worn in self._worn):
             raise InputError(f"'{name}' is being worn", "Leave the activation first")
-        self._forget(name)
-        del self._adapters[name]
+        self._require_unmerged(name)
+        self._outfits.forget(name)
+        self._tiers.drop(name)
 
-    def _forget(self, name: str) -> None:
-        self._stacks = {key: stack for key, stack in self._stacks.items() if name not in key[1]}
+    def pin(self, name: str) -> None:
+        """Make an adapter resident and keep it so.
+
+        Raises:
+            InputError: the bank holds none of that name.
+        """
+        normalize(name, self.names)
+        self._tiers.pin(name, True)
+        self._tiers.wear([name])
+        self._outfits.make_room(self._in_use())
+
+    def unpin(self, name: str) -> None:
+        """Let a pinned adapter move again.
+
+        Raises:
+            InputError: the bank holds none of that name.
+        """
+        normalize(name, self.names)
+        self._tiers.pin(name, False)
+        self._outfits.make_room(self._in_use())
 
     @contextmanager
     def activate(self, mix: Mix, *, from_token: FromToken | None = None) -> Iterator[None]:
@@ -97,88 +164,96 @@ class AdapterBank:
         Blocks nest: the inner mix takes the place of the outer one, and gives it back.
 
         Args:
-            mix: None, a name, ``{name: gate}``, or a sequence of those, one for each row.
+            mix: None, a name, ``{name: gate}``, or a sequence of those, one for each row. A gate is
+                a number, a tensor of no dimensions, one of [tokens], or ``{site: gate}``.
             from_token: the gates stay closed before this position of the sequence (counted in
                 columns, padding included); one number, or one for each row.
 
         Raises:
-            InputError: an unknown name, a gate that is no finite number, or, once the model runs,
-                a batch with another number of rows than the mix.
+            InputError: an unknown name, a gate that is no finite number, a DoRA adapter in a
+                mixture, or, once the model runs, a batch with another number of rows than the mix.
         """
-        worn = _Worn(normalize(mix, self.names), from_token)
-        self._worn.append(worn)
+        gates = Gates(normalize(mix, self.names), from_token, self._tiers.invocations())
+        self._require_dora_alone(gates)
+        if self._merge is not None and gates.names:
+            raise InputError(
+                f"{', '.join(self._merge.names)} is merged into the base", "Unmerge it first"
+            )
+        self._worn.append(_Worn(gates))
         try:
-            self._refresh()
+            self._dress()
             yield
         finally:
             self._worn.pop()
-            self._refresh()
+            self._dress()
 
-    def _refresh(self) -> None:
-        """Make the hooks on the model those of the innermost active mix."""
-        for handle in self._hooks:
-            handle.remove()
-        self._hooks = []
-        if self._worn:
-            self._install(self._worn[-1])
+    def merge(self, mix: Mix, *, keep: bool = True) -> Merge:
+        """Write a mix into the model's weights, until :meth:`unmerge`; return what rounding cost.
 
-    def _install(self, worn: _Worn) -> None:
-        named = {name: self._adapters[name] for row in worn.rows for name in row}
-        if not named:
-            return
-        if worn.from_token is not None:
-            hook = self.model.register_forward_pre_hook(self._note_past, with_kwargs=True)
-            self._hooks.append(hook)
-        for site in sorted({site for adapter in named.values() for site in adapter.sites}):
-            names = tuple(name for name, adapter in named.items() if site in adapter.tensors)
-            stack = self._stack(site, names)
-            gates = table(worn.rows, names, site)
-            coefficients = gates[:, stack.owners] * stack.scales
-            module = self.model.get_submodule(site)
-            self._hooks.append(
-                module.register_forward_hook(self._adapted(stack, coefficients, worn.from_token))
-            )
+        Args:
+            mix: as for :meth:`activate`, but one for all rows and tokens, and of numbers.
+            keep: hold on to the weights that are overwritten, so that the way back is exact.
+                Without them the update is subtracted again, and the error of that is reported.
 
-    def _stack(self, site: str, names: tuple[str, ...]) -> _Stack:
-        key = (site, names)
-        if key not in self._stacks:
-            device = next(self.model.get_submodule(site).parameters()).device
-            pairs = [self._adapters[name].tensors[site] for name in names]
-            ranks = [down.shape[0] for down, _ in pairs]
-            scales = [self._adapters[name].scaling(site) for name in names]
-            owners = torch.repeat_interleave(torch.arange(len(names)), torch.tensor(ranks))
-            self._stacks[key] = _Stack(
-                down=torch.cat([down.float() for down, _ in pairs]).to(device),
-                up=torch.cat([up.float() for _, up in pairs], dim=1).to(device),
-                scales=torch.tensor(scales, dtype=torch.float32)[owners],
-                owners=owners,
-            )
-        return self._stacks[key]
+        Raises:
+            InputError: a mix is merged already or is active, or the mix is not the same for all
+                tokens: it differs by row or token, or an adapter waits for its invocation.
+        """
+        if self._merge is not None or self._worn:
+            state = "merged already" if self._merge is not None else "active"
+            raise InputError(f"A mix is {state}", "End it first")
+        gates = Gates(normalize(mix, self.names), None, self._tiers.invocations())
+        self._require_dora_alone(gates)
+        adapters = self._tiers.wear(gates.names)
+        self._merge = merge_into(self.model, gates, adapters, keep=keep)
+        return self._merge
 
-    def _adapted(self, stack: _Stack, coefficients: Tensor, from_token: FromToken | None) -> Any:
-        """Return the hook of one site: ``output + ((x Aᵀ) * coefficients) Bᵀ``."""
-        coefficients = coefficients.to(stack.down.device)[:, None, :]  # [rows or 1, 1, ranks]
+    def unmerge(self) -> None:
+        """Take the merged mix out of the model's weights again.
 
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0].float()
-            if coefficients.shape[0] not in (1, x.shape[0]):
+        Raises:
+            InputError: nothing is merged.
+        """
+        if self._merge is None:
+            raise InputError("Nothing is merged into the base")
+        self._merge.undo()
+        self._merge = None
+        self._outfits.make_room(self._in_use())
+
+    def _require_dora_alone(self, gates: Gates) -> None:
+        for row in gates.rows:
+            dora = next((name for name in row if self._tiers.is_dora(name)), None)
+            if dora is not None and len(row) > 1:
                 raise InputError(
-                    f"The mix has {coefficients.shape[0]} rows and the batch {x.shape[0]}",
-                    "Give one mix for all rows, or one for each",
+                    f"'{dora}' is a DoRA adapter, which changes the length of the base's weights "
+                    "and cannot be part of a mixture",
+                    "Wear it alone, or in rows of its own",
                 )
-            gate = coefficients if from_token is None else coefficients * self._open(x, from_token)
-            update = F.linear(F.linear(x, stack.down) * gate, stack.up)
-            return output + update.to(output.dtype)
 
-        return hook
+    def _require_unmerged(self, name: str) -> None:
+        if self._merge is not None and name in self._merge.names:
+            raise InputError(f"'{name}' is merged into the base", "Unmerge it first")
 
-    def _open(self, x: Tensor, from_token: FromToken) -> Tensor:
-        """Return 1 where a position is at or after ``from_token``, else 0: [rows or 1, T, 1]."""
-        starts = [from_token] if isinstance(from_token, int) else list(from_token)
-        positions = self._past + torch.arange(x.shape[1], device=x.device)
-        opened = positions[None, :] >= torch.tensor(starts, device=x.device)[:, None]
-        return opened.to(x.dtype)[..., None]
+    def _in_use(self) -> set[str]:
+        return {name for worn in self._worn for name in worn.names}
 
-    def _note_past(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get("past_key_values")
-        self._past = 0 if cache is None else int(cache.get_seq_length())
+    def _dress(self) -> None:
+        """Make the hooks on the model those of the innermost active mix."""
+        self._undress()
+        if self._worn and self._worn[-1].names:
+            outfit = self._outfits.of(self._worn[-1].names, self._in_use())
+            outfit.put_on(self._worn[-1].gates, self._watch)
+            self._outfit = outfit
+
+    def _undress(self) -> None:
+        if self._outfit is not None:
+            self._outfit.take_off()
+            self._outfit = None
+
+
+def _say(name: str, adapter: Adapter) -> None:
+    """Remark on what a person would want to know of an adapter that came from elsewhere."""
+    if adapter.ignored:
+        remark(f"'{name}': ignored beside the adapter: {', '.join(adapter.ignored)}")
+    if not adapter.card.proven:
+        remark(f"'{name}' has no card of ours: it fits this base, and is unproven for it")
