@@ -168,7 +168,7 @@ def peft(arch, folder):
 
 def batch(rows=4, length=14):
     """Token rows, of which some are padded on the left and some invoke an aLoRA, one twice."""
-    ids = torch.randint(9, 96, (rows, length), generator=torch.Generator().manual_seed(5))
+    ids = torch.randint(9, 96, (4, length), generator=torch.Generator().manual_seed(5))
     ids[0, 6:8] = torch.tensor(INVOCATION)
     ids[1, 3:5] = ids[1, 9:11] = torch.tensor(INVOCATION)
     mask = torch.ones_like(ids)
@@ -176,7 +176,7 @@ def batch(rows=4, length=14):
         ids[row, :padding], mask[row, :padding] = 0, 0
     ids[3, 3:6] = torch.tensor([3, 40, 95])
     ids[2, 8:11] = torch.tensor([5, 6, 11])
-    return ids, mask
+    return ids[:rows], mask[:rows]
 
 
 GREEDY = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}

@@ -63,3 +63,22 @@ def test_a_damaged_adapter_is_listed_as_damaged(home, folder):
 @pytest.mark.parametrize("name", ["../x", "a/b", ".x"])
 def test_names_that_are_paths(home, folder, name):
     refused(run("adapters", "import", folder, "--name", name), "no name for an adapter")
+
+
+def test_verify_says_what_is_whole_and_what_is_not(home_with_demo, folder, tmp_path):
+    (folder / "tokenizer.json").write_text("{}")
+    said = run("adapters", "import", folder, "--name", "sport").stdout
+    assert "never read: README.md" not in said
+    assert "never read: tokenizer.json" in said
+    done = run("adapters", "verify", "sport", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["passed"] is True
+    assert "'sport' is whole" in run("adapters", "verify", "sport").stdout
+    wrong = run("adapters", "verify", "sport", "--base", "demo", "--json")
+    assert wrong.returncode == 1
+    assert "does not fit" in json.loads(wrong.stdout)["error"]
+    (home_with_demo / "adapters" / "sport" / "adapter_model.safetensors").write_bytes(b"x")
+    broken = run("adapters", "verify", "sport")
+    assert broken.returncode == 1
+    assert "damaged" in broken.stdout
+    refused(run("adapters", "verify", "spotr"), "Did you mean 'sport'")

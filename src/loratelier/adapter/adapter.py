@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,15 @@ class Adapter:
         if not folder.is_dir():
             raise InputError(f"There is no adapter folder {folder}")
         settings = config.read_settings(folder)
-        contents = read(folder, settings)
+        contents, card = read(folder, settings), read_card(folder)
+        extras = replace(contents.extras, copies={**card.base.weights, **contents.extras.copies})
         ignored = tuple(sorted(p.name for p in folder.iterdir() if p.name not in _OURS))
         return cls(
             folder.resolve().name,
             settings,
             contents.pairs,
-            read_card(folder),
-            contents.extras,
+            card,
+            extras,
             ignored,
         )
 
@@ -160,7 +161,9 @@ class Adapter:
         target = Path(path).expanduser()
         if replace:
             _require_replaceable(target)
-        card = self.card.model_copy(update={"effect": self.has_effect})
+        weights = {site: dict(digests) for site, digests in self.extras.copies.items()}
+        base = self.card.base.model_copy(update={"weights": weights})
+        card = self.card.model_copy(update={"effect": self.has_effect, "base": base})
         with atomic_folder(target, replace=replace) as scratch:
             text = json.dumps(self.settings.raw, indent=2, sort_keys=True)
             (scratch / config.FILE).write_text(text, encoding="utf-8")

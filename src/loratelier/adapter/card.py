@@ -15,11 +15,16 @@ FILE = "card.json"
 
 
 class BaseRef(Strict):
-    """The base that an adapter was made for."""
+    """The base that an adapter was made for.
+
+    ``weights`` are digests, by layer and dtype, of weights of the base that PEFT had saved with the
+    adapter: another base is known by them even where no fingerprint is.
+    """
 
     fingerprint: str | None = None
     spec: str | None = None
     name: str | None = None
+    weights: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 class CorpusRef(Strict):

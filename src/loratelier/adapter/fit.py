@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from loratelier.adapter.tensors import NESTED, in_order, weight_digest
 from loratelier.base.base import known_fingerprint
-from loratelier.base.layers import Layer, adds_bias, find, layers, tied_output
+from loratelier.base.layers import (
+    Layer,
+    adds_bias,
+    ends,
+    find,
+    layers,
+    module_names,
+    tied_output,
+)
 from loratelier.kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,7 +110,7 @@ def _require_targets(adapter: "Adapter", known: Mapping[str, Layer], model: Any)
             f"its config targets {missing[0]}, and the file has no tensors for it",
             "Fetch the whole adapter",
         )
-    tied = _tied_ends(model) if adapter.settings.raw.get("ensure_weight_tying") else set()
+    tied = ends(model) if adapter.settings.raw.get("ensure_weight_tying") else set()
     if extra := in_order(dict.fromkeys(adapter.tensors.keys() - targeted - tied)):
         raise _refusal(
             adapter,
@@ -120,8 +128,8 @@ def _targeted(raw: Mapping[str, Any], known: Mapping[str, Layer], model: Any) ->
     if targets is None:
         return set() if raw.get("target_parameters") else None
     if targets == "all-linear":
-        ends = _tied_ends(model)
-        return {name for name, each in known.items() if each.kind == "linear" and name not in ends}
+        linear = {name for name, each in known.items() if each.kind == "linear"}
+        return linear - ends(model)
     keys = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
     chosen = {key: raw.get(key) for key in (*keys, "modules_to_save")}
     try:
@@ -135,11 +143,6 @@ def _targeted(raw: Mapping[str, Any], known: Mapping[str, Layer], model: Any) ->
 def _found(answer: object) -> bool:
     # A module that PEFT leaves out by name comes back as an object of its own, which is false.
     return bool(answer)
-
-
-def _tied_ends(model: Any) -> set[str]:
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    return {name for name, module in model.named_modules() if any(module is end for end in ends)}
 
 
 def _require_biases(adapter: "Adapter", model: nn.Module) -> None:
@@ -205,7 +208,7 @@ def _row_form(layer: Layer) -> tuple[int, int]:
 def _require_modules(adapter: "Adapter", model: nn.Module) -> None:
     saved = adapter.extras.modules
     for name, state in saved.items():
-        if not name.endswith(adapter.settings.modules_to_save) and name not in _tied_ends(model):
+        if not name.endswith(adapter.settings.modules_to_save) and name not in ends(model):
             raise _refusal(adapter, f"the file has {name}, which its config does not save")
         module = find(model, name)
         if module is None:
@@ -217,7 +220,7 @@ def _require_modules(adapter: "Adapter", model: nn.Module) -> None:
         for key, value in state.items():
             _same_shape(adapter, f"{name}.{key}", value, own[key])
     for wanted in adapter.settings.modules_to_save:
-        named = [name for name, _ in model.named_modules() if name.endswith(wanted)]
+        named = [name for name in module_names(model) if name.endswith(wanted)]
         outer = [name for name in named if not _within(name, saved)]
         if not named or outer:
             where = outer[0] if outer else wanted

@@ -1,5 +1,6 @@
 """The store: adapters by name, in the home folder."""
 
+import dataclasses
 import re
 import secrets
 import shutil
@@ -85,13 +86,16 @@ def open(name_or_path: str | Path) -> Adapter:
 def import_adapter(source: str | Path, name: str, *, replace: bool = False) -> Adapter:
     """Copy an adapter into the store: its config, tensors and card, and nothing else.
 
+    Returns:
+        What is in the store now; ``ignored`` names what lay in the source and was left there.
+
     Raises:
         InputError: it is damaged or refused, or the name is taken.
     """
     target = path_of(name)
     adapter = Adapter.load(source)
     adapter.save(target, replace=replace)
-    return Adapter.load(target)
+    return dataclasses.replace(Adapter.load(target), ignored=adapter.ignored)
 
 
 def export_adapter(name: str, folder: str | Path, *, replace: bool = False) -> Path:

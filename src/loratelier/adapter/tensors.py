@@ -1,13 +1,16 @@
 """The tensors of an adapter, read from safetensors and checked before anything uses them."""
 
 import hashlib
+import json
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +21,7 @@ from loratelier.kit.errors import InputError
 
 FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+_LARGEST_HEADER = 100_000_000  # bytes, as in safetensors' own reader
 NESTED = ".base_layer"  # what PEFT wraps carries this in its name
 
 # What adapters are stored in; 8-bit floats and whole numbers would need scales that are not there.
@@ -39,14 +43,11 @@ def read_outline(folder: Path, settings: LoraSettings) -> Contents:
     """
     path = _file(folder)
     try:
-        with safe_open(path, "pt") as opened:
-            return sort(
-                {key: _outline(opened.get_slice(key), key, path) for key in opened.keys()},  # noqa: SIM118
-                settings,
-                str(path),
-            )
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error})", "Fetch or train it again") from error
+        header = _header(path)
+        outline = {key: _outline(key, part, path) for key, part in header.items()}
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return sort(outline, settings, str(path))
 
 
 def read_contents(folder: Path, settings: LoraSettings) -> Contents:
@@ -60,8 +61,8 @@ def read_contents(folder: Path, settings: LoraSettings) -> Contents:
     path = _file(folder)
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error})", "Fetch or train it again") from error
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise _damaged(path, error) from error
     return sort(tensors, settings, str(path))
 
 
@@ -77,12 +78,34 @@ def _file(folder: Path) -> Path:
     raise InputError(f"{folder} is no whole adapter: {FILE} is missing")
 
 
-def _outline(part: object, key: str, path: Path) -> Tensor:
-    dtype = _DTYPES.get(part.get_dtype())  # type: ignore[attr-defined]
+def _header(path: Path) -> dict[str, Any]:
+    """Return what a safetensors file says of its tensors; the file is not mapped, only its start.
+
+    Raises:
+        ValueError: the file is not as long as its header says, or has none.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+        if not 2 <= length <= _LARGEST_HEADER:
+            raise ValueError("it does not begin with a header")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    ends = [int(part["data_offsets"][1]) for part in header.values()]
+    size, expected = path.stat().st_size, 8 + length + max(ends, default=0)
+    if size != expected:
+        raise ValueError(f"it has {size:,} bytes of {expected:,}")
+    return dict(header)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged ({error})", "Fetch or train it again")
+
+
+def _outline(key: str, part: Mapping[str, Any], path: Path) -> Tensor:
+    dtype = _DTYPES.get(part["dtype"])
     if dtype is None:
-        kind = part.get_dtype()  # type: ignore[attr-defined]
-        raise _stored_as(str(path), key, kind)
-    return torch.empty(part.get_shape(), dtype=dtype, device="meta")  # type: ignore[attr-defined]
+        raise _stored_as(str(path), key, part["dtype"])
+    return torch.empty(part["shape"], dtype=dtype, device="meta")
 
 
 def _stored_as(where: str, key: str, kind: str) -> InputError:

@@ -234,8 +234,8 @@ class AdapterBank:
         if self._merge is not None and name in self._merge.names:
             raise InputError(f"'{name}' is merged into the base", "Unmerge it first")
 
-    def _in_use(self) -> set[str]:
-        return {name for worn in self._worn for name in worn.names}
+    def _in_use(self) -> set[tuple[str, ...]]:
+        return {worn.names for worn in self._worn}
 
     def _dress(self) -> None:
         """Make the hooks on the model those of the innermost active mix."""

@@ -89,7 +89,6 @@ class _Change:
     module: nn.Module
     parameter: str
     delta: Tensor
-    tied_to: tuple[tuple[nn.Module, str], ...] = ()
 
 
 def merge_into(
@@ -230,32 +229,27 @@ def _added(changes: list[_Change]) -> list[_Change]:
 
 def _untied(model: Any, changes: list[_Change]) -> list[_Change]:
     """Hold that a weight which two layers share is changed alike for both, or refuse."""
-    by_name = {change.name: change for change in changes}
-    for change in changes:
-        if change.parameter != "weight":
-            continue
-        name = change.name.removesuffix(".weight")
-        output = tied_output(model, name)
-        other = by_name.get(f"{output}.weight") if output else None
-        if output and (other is None or not torch.allclose(change.delta, other.delta, atol=1e-6)):
-            raise _tied(name, output)
-        if other is not None:
-            by_name.pop(other.name)
-        elif output is None and _shares(model, change):
-            raise _tied(name, "the input embedding")
-    return list(by_name.values())
-
-
-def _shares(model: Any, change: _Change) -> bool:
-    embedding = model.get_input_embeddings()
-    if embedding is None or change.module is embedding:
-        return False
-    return change.module.get_parameter(change.parameter) is embedding.weight
+    names = {module: name for name, module in model.named_modules()}
+    embedding = names.get(model.get_input_embeddings(), "")
+    output = tied_output(model, embedding)
+    if output is None:
+        return changes
+    ends = {name: f"{name}.weight" for name in (embedding, output)}
+    changed = {c.name: c for c in changes if c.name in ends.values()}
+    if not changed:
+        return changes
+    if len(changed) == 1:
+        alone = embedding if ends[embedding] in changed else output
+        raise _tied(alone, output if alone == embedding else embedding)
+    first, second = changed.values()
+    if not torch.allclose(first.delta, second.delta, atol=1e-6):
+        raise _tied(embedding, output)
+    return [change for change in changes if change is not second]
 
 
 def _tied(one: str, other: str) -> InputError:
     return InputError(
-        f"The adapter changes {one} alone, and this base shares its weight with {other}",
+        f"The mix changes {one} and not alike {other}, and in this base they share one weight",
         "Wear it instead of merging it",
     )
 

@@ -86,7 +86,7 @@ class Outfits:
         self._tiers = tiers
         self._outfits: OrderedDict[tuple[str, ...], Outfit] = OrderedDict()
 
-    def of(self, names: tuple[str, ...], in_use: Collection[str]) -> Outfit:
+    def of(self, names: tuple[str, ...], in_use: Collection[tuple[str, ...]]) -> Outfit:
         """Return the outfit of a set of adapters, built if it is not at hand.
 
         Raises:
@@ -109,16 +109,20 @@ class Outfits:
             )
         return self._outfits[names]
 
-    def make_room(self, in_use: Collection[str]) -> None:
-        """Let go of outfits, and then of adapters, that are not in use and exceed the budget."""
+    def make_room(self, in_use: Collection[tuple[str, ...]]) -> None:
+        """Let go of outfits, and then of adapters, that are not in use and exceed the budget.
+
+        ``in_use`` are the sets of adapters that active mixes wear.
+        """
         for names in list(self._outfits):
             within = len(self._outfits) <= _KEPT and not self._tiers.exceeded_by(self._bytes())
             if within:
                 break
-            if not set(names) <= set(in_use):
+            if names not in in_use:
                 del self._outfits[names]
                 self._tiers.counts.stacks_evicted += 1
-        self._tiers.make_room(worn=in_use, stack_bytes=self._bytes())
+        worn = {name for names in in_use for name in names}
+        self._tiers.make_room(worn=worn, stack_bytes=self._bytes())
 
     def forget(self, name: str) -> None:
         """Let go of every outfit that an adapter is part of."""

@@ -50,6 +50,17 @@ def layers(model: nn.Module) -> dict[str, Layer]:
     return {name: layer for name, layer in found.items() if layer is not None}
 
 
+def module_names(model: nn.Module) -> list[str]:
+    """Return the names of all modules inside a model."""
+    return [name for name, _ in model.named_modules() if name]
+
+
+def ends(model: Any) -> set[str]:
+    """Return the names of the input embedding and of the output layer."""
+    two = (model.get_input_embeddings(), model.get_output_embeddings())
+    return {name for name, module in model.named_modules() if any(module is one for one in two)}
+
+
 def dense(module: nn.Module) -> Tensor:
     """Return the weight of a linear map as float32 [d_out, d_in]; 4-bit weights are unpacked."""
     weight: Any = module.weight

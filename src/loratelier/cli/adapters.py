@@ -108,6 +108,49 @@ def _show(
         out.print(f"{label:<{width}}{text}", markup=False, soft_wrap=True)
 
 
+@app.command(name="verify")
+def _verify(
+    name: Annotated[str, typer.Argument(help="A name in the store, or a folder.")],
+    base: Annotated[
+        str | None, typer.Option(help="Also see whether it fits this base.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check an adapter's files, and whether it fits a base; exit status 1 says that it does not."""
+    from loratelier.adapter import Adapter, store
+    from loratelier.base import load_base
+
+    folder = store.find(name)
+    loaded = None if base is None else load_base(base)
+    try:
+        adapter = Adapter.load(folder)
+        if loaded is not None:
+            adapter.require_fit(loaded)
+    except InputError as error:
+        if json:
+            print_json({"name": name, "base": base, "passed": False, "error": str(error)})
+        else:
+            out.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    facts = _facts(adapter)
+    if json:
+        print_json({"name": name, "base": base, "passed": True, "error": None, **facts})
+        return
+    fit = f", and it fits {loaded.name}" if loaded is not None else ""
+    out.print(f"'{name}' is whole{fit}.", markup=False)
+    _print_remarks(adapter)
+
+
+def _print_remarks(adapter: "Adapter") -> None:
+    if adapter.ignored:
+        names = ", ".join(adapter.ignored)
+        out.print(f"Beside it lies what is never read: {names}", markup=False, soft_wrap=True)
+    if not adapter.card.proven:
+        out.print("It has no card of ours: unproven for any base, checked by its shapes when worn.")
+    if not adapter.has_effect:
+        out.print(f"It has {NO_EFFECT}.")
+
+
 @app.command(name="import")
 def _import(
     path: Annotated[Path, typer.Argument(help="A PEFT adapter's folder.")],
@@ -123,10 +166,7 @@ def _import(
         print_json({"name": name, **_facts(adapter)})
         return
     out.print(f"'{name}' is in the store.", markup=False)
-    if not adapter.card.proven:
-        out.print("It has no card of ours: unproven for any base, checked by its shapes when worn.")
-    if not adapter.has_effect:
-        out.print(f"It has {NO_EFFECT}.")
+    _print_remarks(adapter)
 
 
 @app.command(name="export")
@@ -179,6 +219,7 @@ def _facts(adapter: "Adapter") -> dict[str, Any]:
         "bytes": adapter.bytes,
         "digest": adapter.digest,
         "effect": adapter.has_effect,
+        "ignored": list(adapter.ignored),
     }
 
 

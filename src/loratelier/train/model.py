@@ -7,6 +7,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from loratelier.base import Base
+from loratelier.base.layers import layers
 from loratelier.kit.errors import InputError, did_you_mean
 from loratelier.train.recipe import Recipe
 
@@ -64,8 +65,8 @@ def resolve_targets(base: Base, recipe: Recipe) -> list[str]:
 
 def linear_names(model: nn.Module) -> set[str]:
     """Return the last names of the linear layers inside the model's blocks."""
-    blocks = (name for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return {name.rsplit(".", 1)[-1] for name in blocks if any(c.isdigit() for c in name)}
+    linear = (name for name, layer in layers(model).items() if layer.kind == "linear")
+    return {name.rsplit(".", 1)[-1] for name in linear if any(c.isdigit() for c in name)}
 
 
 def _check_layers(base: Base, recipe: Recipe) -> None:
