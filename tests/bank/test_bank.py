@@ -177,7 +177,9 @@ def test_an_unknown_name_names_the_nearest(bank):
         pass
 
 
-@pytest.mark.parametrize("gate", [float("nan"), float("inf"), torch.ones(3, 2), "high"])
+@pytest.mark.parametrize(
+    "gate", [float("nan"), float("inf"), torch.ones(3, 2, 1), torch.ones(0), "high"]
+)
 def test_a_gate_that_is_no_number_is_refused(bank, gate):
     with pytest.raises(InputError, match="gate of 'first'"), bank.activate({"first": gate}):
         pass

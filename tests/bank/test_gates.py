@@ -327,3 +327,16 @@ def test_curves_of_different_lengths_hold_their_last_values(folders):
         first = logits(model, ids, mask)
     with bank.activate({"one": long, "two": torch.full((3,), 0.1)}):
         torch.testing.assert_close(logits(model, ids, mask), first, atol=1e-6, rtol=0)
+
+
+def test_a_table_of_gates_has_a_row_for_each_row(folders):
+    model, bank = tiny("llama"), bank_of("llama", folders)
+    ids, mask = batch()
+    table = torch.rand(4, 14, generator=torch.Generator().manual_seed(0))
+    with bank.activate([{"one": row, "two": 0.3} for row in table]):
+        expected = logits(model, ids, mask)
+    with bank.activate({"one": table, "two": 0.3}):
+        assert torch.equal(logits(model, ids, mask), expected)
+    unlike = pytest.raises(InputError, match="unlike numbers of rows: 'one' 4, 'two' 3")
+    with unlike, bank.activate({"one": table, "two": table[:3]}):
+        pass

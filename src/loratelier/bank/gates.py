@@ -11,7 +11,7 @@ gates ``g_k`` are. It is one of
 A gate is a number; a tensor of no dimensions (with a gradient if wanted); a tensor [tokens], one
 gate for each column of the sequence from its start, padding included, whose last value goes on for
 whatever is generated after it; or a mapping from site to one of these, where a site that is not
-named stays closed.
+named stays closed. In a mix for all rows a gate may also be a tensor [rows, tokens].
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,11 +37,26 @@ def normalize(mix: Mix, known: Iterable[str]) -> Rows:
         InputError: a name that the bank does not hold, or a gate that is not a finite number.
     """
     names = list(known)
+    if isinstance(mix, Mapping):
+        mix = _by_row(mix)
     if mix is None or isinstance(mix, str | Mapping):
         return [_row(mix, names)]
     if not mix:
         raise InputError("The mix has no rows", "Give one entry for each row of the batch")
     return [_row(row, names) for row in mix]
+
+
+def _by_row(mix: Mapping[str, Gate]) -> Mix:
+    """Take a mix whose gates are tables [rows, tokens] apart into one mix a row."""
+    tables = {n: g for n, g in mix.items() if isinstance(g, Tensor) and g.ndim == 2 and len(g)}
+    counts = {name: len(gate) for name, gate in tables.items()}
+    if not counts:
+        return mix
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise InputError(f"The gates are tables of unlike numbers of rows: {said}")
+    rows = next(iter(counts.values()))
+    return [{**mix, **{name: gate[row] for name, gate in tables.items()}} for row in range(rows)]
 
 
 def _row(mix: RowMix, known: list[str]) -> dict[str, Gate]:
@@ -60,8 +75,8 @@ def _check(name: str, value: Value) -> None:
     if isinstance(value, Tensor) and (value.ndim > 1 or value.numel() == 0):
         raise InputError(
             f"The gate of '{name}' is a tensor of shape {tuple(value.shape)}",
-            "A gate is a number, or a tensor of one value or of one for each token; "
-            "rows are a sequence of mixes",
+            "A gate is a number, or a tensor of one value, of one for each token, or of one for "
+            "each row and token",
         )
     try:
         finite = torch.isfinite(torch.as_tensor(value, dtype=torch.float32).detach()).all()

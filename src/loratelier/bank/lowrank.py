@@ -1,6 +1,5 @@
 """The hook of one linear layer: ``y + g (up^T (down x))`` for all rows, tokens and adapters."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,31 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loratelier.bank.gates import Gates
+from loratelier.bank.rows import ByGroup, ByRow
 from loratelier.bank.stack import Stack
 from loratelier.bank.window import Watch, Window
-from loratelier.base.layers import layer_of
 from loratelier.kit.errors import InputError
-
-# From this many adapters in a batch on, each row is multiplied with its own only. Below it, one
-# product with all of them is as fast and needs no sorting (bench/bank.py).
-_GROUPED_FROM = 3
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """Rows sorted by the one adapter that each wears, every group padded to the largest.
-
-    Attributes:
-        slots: [adapters * size] the row in each slot; padding repeats a row.
-        rows: [n] the rows that wear an adapter; None when all do.
-        places: [n] the slot of each of them.
-        ordered: whether the slots are the rows as they stand.
-    """
-
-    slots: Tensor
-    rows: Tensor | None
-    places: Tensor
-    ordered: bool
 
 
 class LowRank:
@@ -42,15 +20,18 @@ class LowRank:
     """
 
     def __init__(
-        self, site: str, module: nn.Module, stack: Stack, gates: Gates, watch: Watch
+        self,
+        site: str,
+        stack: Stack,
+        gates: Gates,
+        watch: Watch,
+        apart: ByRow | ByGroup | None,
     ) -> None:
         self._site = site
         self._stack = stack
         self._gates = gates
         self._watch = watch
-        layer = layer_of(module)
-        self._embedding = layer is not None and layer.kind == "embedding"
-        self._groups = None if self._embedding else _grouping(gates, stack)
+        self._apart = apart
         self._ones = gates.all_ones(site)
         self._chosen: dict[int, Tensor] = {}
 
@@ -62,8 +43,8 @@ class LowRank:
         extra = self._constants(module, x, output)
         if not len(self._stack.up):
             pass  # nothing but biases here
-        elif self._groups is not None and self._aligned(x):
-            _add_grouped(output, self._grouped(x, self._groups), self._groups)
+        elif self._apart is not None and self._aligned(x):
+            self._apart.add_to(output, _full(x), None if self._ones else self._own_gates(x))
         else:
             hidden = self._hidden(x)
             if output.dtype == torch.float32 and output.is_contiguous():
@@ -83,23 +64,14 @@ class LowRank:
     def _hidden(self, x: Tensor) -> Tensor:
         """Return ``g (down x)`` for all adapters side by side: [..., ranks]."""
         stack = self._stack
-        hidden = F.embedding(x, stack.down) if self._embedding else F.linear(_full(x), stack.down)
+        hidden = F.embedding(x, stack.down) if stack.embedding else F.linear(_full(x), stack.down)
         if self._ones and not self._gates.by_row:
             return hidden
         return hidden * self._coefficients(x, stack.owners)
 
-    def _grouped(self, x: Tensor, groups: _Groups) -> Tensor:
-        """Return every slot's update by its own adapter: [adapters, size * tokens, d_out]."""
-        stack, count = self._stack, len(self._stack.ranks)
-        chosen = x if groups.ordered else x.index_select(0, groups.slots)
-        down = stack.down.view(count, -1, stack.down.shape[1])
-        hidden = torch.bmm(_full(chosen).reshape(count, -1, x.shape[-1]), down.transpose(1, 2))
-        if not self._ones:
-            # A row wears one adapter, so that the sum of its gates is that one's gate.
-            worn = self._gates.at(self._site, self._current(x)).sum(-1).to(x.device)
-            worn = worn.index_select(0, groups.slots).expand(-1, x.shape[1])
-            hidden = hidden * worn.reshape(count, -1, 1)
-        return torch.bmm(hidden, stack.up.view(count, -1, stack.up.shape[1]))
+    def _own_gates(self, x: Tensor) -> Tensor:
+        """Return each row's gate for the one adapter that it wears: [rows, tokens or 1]."""
+        return self._gates.at(self._site, self._current(x)).sum(-1).to(x.device)
 
     def _constants(self, module: nn.Module, x: Tensor, output: Tensor) -> Tensor | None:
         """Return what does not go through the low rank: biases, and DoRA's part of the output."""
@@ -125,7 +97,7 @@ class LowRank:
                 self._chosen[id(owners)] = chosen
         if not gates.by_row and not gates.by_token:
             return chosen[0, 0]
-        return align(chosen, x, window, self._embedding)
+        return align(chosen, x, window, self._stack.embedding)
 
     def _current(self, x: Tensor) -> Window:
         return current(self._watch, self._gates, x, self._site)
@@ -178,7 +150,7 @@ def align(table: Tensor, x: Tensor, window: Window, indices: bool) -> Tensor:
             "Give all rows and tokens the same mix, or run the rows one at a time",
         )
     if tokens > 1 and lead[along] != tokens:
-        table = table[:, window.kept]
+        table = table[:, window.kept.to(table.device)]
     shape = [1] * len(lead)
     shape[0], shape[along] = table.shape[0], table.shape[1]
     return table.reshape(*shape, -1)
@@ -196,41 +168,3 @@ def _token_dimension(lead: list[int], window: Window, tokens: int) -> int | None
 
 def _full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float32 else x.float()
-
-
-def _grouping(gates: Gates, stack: Stack) -> _Groups | None:
-    """Sort the rows by adapter, where each wears one at most and enough of them are worn."""
-    ranks = set(stack.ranks.values())
-    if len(stack.ranks) < _GROUPED_FROM or len(ranks) != 1 or 0 in ranks:
-        return None
-    if any(len(row) > 1 for row in gates.rows) or gates.differentiable:
-        return None
-    wearing = {
-        number: [r for r, row in enumerate(gates.rows) if gates.names[number] in row]
-        for number in stack.ranks
-    }
-    size = max(len(rows) for rows in wearing.values())
-    slots, rows, places = [], [], []
-    for rank, (_, wearers) in enumerate(wearing.items()):
-        slots += wearers + [0] * (size - len(wearers))
-        rows += wearers
-        places += [rank * size + place for place in range(len(wearers))]
-    by_row = sorted(range(len(rows)), key=lambda i: rows[i])
-    every = sorted(rows) == list(range(len(gates.rows)))
-    device = stack.down.device
-    return _Groups(
-        slots=torch.tensor(slots, device=device),
-        rows=None if every else torch.tensor([rows[i] for i in by_row], device=device),
-        places=torch.tensor([places[i] for i in by_row], device=device),
-        ordered=slots == list(range(len(gates.rows))),
-    )
-
-
-def _add_grouped(output: Tensor, update: Tensor, groups: _Groups) -> None:
-    slots = update.view(-1, *output.shape[1:])
-    if groups.ordered:
-        output.add_(slots)
-    elif groups.rows is None:
-        output.add_(slots.index_select(0, groups.places))
-    else:
-        output.index_add_(0, groups.rows, slots.index_select(0, groups.places).to(output.dtype))

@@ -12,6 +12,7 @@ from loratelier.adapter import Adapter
 from loratelier.bank.experts import Experts, Update, update_of
 from loratelier.bank.gates import Gates
 from loratelier.bank.lowrank import LowRank
+from loratelier.bank.rows import ByGroup, ByRow, arrange, wearers
 from loratelier.bank.stack import Stack, build, layers_of
 from loratelier.bank.tiers import Tiers
 from loratelier.bank.whole import Whole, twin
@@ -32,14 +33,19 @@ class Outfit:
     updates: Mapping[str, list[Update]]  # module of parameters -> updates
     _hooks: list[RemovableHandle] = field(default_factory=list)
     _forwards: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    # How rows were told apart last: a batch that goes on with the same rows finds it again.
+    _apart: dict[str, tuple[tuple[int, ...], ByRow | ByGroup]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """How many bytes the outfit takes."""
+        copies = sum(rows.nbytes for _, rows in self._apart.values())
         stacks = sum(stack.nbytes for stack in self.stacks.values())
         modules = [each for made in self.twins.values() for each in made.values()]
         wholes = sum(p.nbytes for module in modules for p in module.parameters())
-        return stacks + wholes + sum(u.nbytes for each in self.updates.values() for u in each)
+        return (
+            copies + stacks + wholes + sum(u.nbytes for each in self.updates.values() for u in each)
+        )
 
     def put_on(self, gates: Gates, watch: Watch) -> None:
         """Hook the outfit to the model, behind the gates of a mix."""
@@ -56,7 +62,7 @@ class Outfit:
         hooks.append(model.register_forward_hook(leave, always_call=True))
         for site, stack in self.stacks.items():
             module = model.get_submodule(site)
-            hook = LowRank(site, module, stack, gates, watch)
+            hook = LowRank(site, stack, gates, watch, self._told_apart(site, stack, gates))
             hooks.append(module.register_forward_hook(hook))
         for site, twins in self.twins.items():
             module = model.get_submodule(site)
@@ -66,6 +72,14 @@ class Outfit:
             module = model.get_submodule(site)
             self._forwards.append((module, module.__dict__.get("forward")))
             module.forward = Experts(module, updates, gates, watch)
+
+    def _told_apart(self, site: str, stack: Stack, gates: Gates) -> ByRow | ByGroup | None:
+        worn = None if stack.embedding else wearers(gates, stack)
+        if worn is None:
+            return None
+        if site not in self._apart or self._apart[site][0] != worn:
+            self._apart[site] = (worn, arrange(stack, worn))
+        return self._apart[site][1]
 
     def take_off(self) -> None:
         """Unhook it; the model is as it was."""

@@ -19,6 +19,7 @@ class Stack:
     where ``y`` is the base's output.
 
     Attributes:
+        embedding: whether the layer looks rows up.
         down: [ranks, d_in], of an embedding [vocabulary, ranks].
         up: [ranks, d_out].
         owners: [ranks] which of the worn adapters each rank belongs to, by number.
@@ -29,6 +30,7 @@ class Stack:
         factor_owners: [m].
     """
 
+    embedding: bool
     down: Tensor
     up: Tensor
     owners: Tensor
@@ -82,6 +84,7 @@ def build(site: str, adapters: Sequence[Adapter], model: nn.Module) -> Stack:
     factors = {n: part.factor for n, part in parts.items() if part.factor is not None}
     ranks = {n: part.down.shape[0] for n, part in parts.items()}
     return Stack(
+        embedding=is_embedding,
         down=(down.T.contiguous() if is_embedding else down).to(device),
         up=torch.cat([part.up for part in parts.values()]).to(device),
         owners=_numbers(ranks).repeat_interleave(torch.tensor(list(ranks.values()))).to(device),
