@@ -28,5 +28,9 @@ test: lint
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
+# Alone on the machine: a benchmark beside other work measures that work.
+bench: setup
+	$(BIN)/python bench/bank.py
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -201,9 +201,11 @@ def test_gates_by_site_and_row_and_token_at_once(folders):
         torch.testing.assert_close(logits(model, ids, mask), moved, atol=1e-4, rtol=0)
 
 
-def test_many_rows_that_wear_one_each_are_as_if_alone(folders, tmp_path):
+@pytest.mark.parametrize("budget", [None, 10**9])
+def test_many_rows_that_wear_one_each_are_as_if_alone(folders, tmp_path, budget):
     """Enough adapters that rows are sorted by adapter; unevenly many, some of them bare."""
-    model, bank = tiny("llama"), bank_of("llama", folders)
+    model, bank = tiny("llama"), AdapterBank(tiny("llama"), resident_bytes=budget)
+    bank.add("one", folders["llama"]["one"])
     for seed in range(4, 8):
         bank.add(f"more{seed}", write("llama", "plain", tmp_path / f"{seed}", seed))
     rows = ["more5", "one", "one", None, "more4", {"more6": 0.3}, "one", {"more7": 2.0}, None]

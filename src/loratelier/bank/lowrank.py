@@ -149,7 +149,7 @@ def align(table: Tensor, x: Tensor, window: Window, indices: bool) -> Tensor:
             "cannot be told",
             "Give all rows and tokens the same mix, or run the rows one at a time",
         )
-    if tokens > 1 and lead[along] != tokens:
+    if tokens > 1 and lead[along] != tokens and window.kept is not None:
         table = table[:, window.kept.to(table.device)]
     shape = [1] * len(lead)
     shape[0], shape[along] = table.shape[0], table.shape[1]

@@ -28,6 +28,7 @@ class Outfit:
 
     model: nn.Module
     names: tuple[str, ...]
+    roomy: bool  # memory is not budgeted, so that rows may have copies of their adapters
     stacks: Mapping[str, Stack]
     twins: Mapping[str, Mapping[str, nn.Module]]  # module -> adapter -> its own
     updates: Mapping[str, list[Update]]  # module of parameters -> updates
@@ -43,9 +44,8 @@ class Outfit:
         stacks = sum(stack.nbytes for stack in self.stacks.values())
         modules = [each for made in self.twins.values() for each in made.values()]
         wholes = sum(p.nbytes for module in modules for p in module.parameters())
-        return (
-            copies + stacks + wholes + sum(u.nbytes for each in self.updates.values() for u in each)
-        )
+        updates = sum(update.nbytes for each in self.updates.values() for update in each)
+        return copies + stacks + wholes + updates
 
     def put_on(self, gates: Gates, watch: Watch) -> None:
         """Hook the outfit to the model, behind the gates of a mix."""
@@ -78,7 +78,7 @@ class Outfit:
         if worn is None:
             return None
         if site not in self._apart or self._apart[site][0] != worn:
-            self._apart[site] = (worn, arrange(stack, worn))
+            self._apart[site] = (worn, arrange(stack, worn, copies=self.roomy))
         return self._apart[site][1]
 
     def take_off(self) -> None:
@@ -111,7 +111,8 @@ class Outfits:
         if names in self._outfits:
             counts.stacks_reused += 1
         else:
-            self._outfits[names] = build_outfit(self._model, adapters)
+            roomy = self._tiers.resident_bytes is None
+            self._outfits[names] = build_outfit(self._model, adapters, roomy=roomy)
             counts.stacks_built += 1
         self._outfits.move_to_end(names)
         self.make_room(in_use)
@@ -151,7 +152,7 @@ class Outfits:
         return sum(outfit.nbytes for outfit in self._outfits.values())
 
 
-def build_outfit(model: nn.Module, adapters: Mapping[str, Adapter]) -> Outfit:
+def build_outfit(model: nn.Module, adapters: Mapping[str, Adapter], *, roomy: bool) -> Outfit:
     """Prepare what a set of adapters needs at each layer."""
     worn = list(adapters.values())
     sites = dict.fromkeys(site for adapter in worn for site in layers_of(adapter, model))
@@ -168,6 +169,7 @@ def build_outfit(model: nn.Module, adapters: Mapping[str, Adapter]) -> Outfit:
     return Outfit(
         model=model,
         names=tuple(adapters),
+        roomy=roomy,
         stacks={site: build(site, worn, model) for site in sites},
         twins=twins,
         updates=updates,

@@ -2,8 +2,8 @@
 
 With N adapters side by side in one product each row pays for all of them. Here the rows are told
 apart, in one of two ways. Where there are few rows to an adapter, each row has a copy of its own
-adapter: two products a layer and nothing to sort, at the cost of the copies' memory. Where there are
-many, the rows are sorted by adapter and put back. Which is faster where: ``bench/bank.py``.
+adapter: two products a layer and nothing to sort, at the cost of the copies' memory. Where there
+are many, or memory is budgeted, the rows are sorted by adapter and put back.
 """
 
 from collections.abc import Sequence
@@ -103,12 +103,12 @@ def wearers(gates: Gates, stack: Stack) -> tuple[int, ...] | None:
     return tuple(place.get(next(iter(row), ""), -1) for row in gates.rows)
 
 
-def arrange(stack: Stack, worn: Sequence[int]) -> ByRow | ByGroup:
+def arrange(stack: Stack, worn: Sequence[int], *, copies: bool) -> ByRow | ByGroup:
     """Tell the rows apart in the way that suits their number."""
     count = len(stack.ranks)
     down = stack.down.view(count, -1, stack.down.shape[1])
     up = stack.up.view(count, -1, stack.up.shape[1])
-    if len(worn) <= _COPIES * len(set(worn) - {-1}):
+    if copies and len(worn) <= _COPIES * len(set(worn) - {-1}):
         index = torch.tensor(worn, device=down.device)
         dressed = (index >= 0).to(down.dtype)[:, None, None]
         index = index.clamp(min=0)
