@@ -136,6 +136,10 @@ def variants(arch):
             "rank_pattern": {EXPERTS[0]: 2},
             "alpha_pattern": {EXPERTS[1]: 5},
         }
+        found["bare parameters"] = {
+            "target_modules": attention,
+            "target_parameters": ["gate_up_proj", "gate.weight", "down_proj"],
+        }
         found["router"] = {"target_modules": attention, "target_parameters": ["gate.weight"]}
         found["module mlp"]["modules_to_save"] = ["input_layernorm"]
     return found

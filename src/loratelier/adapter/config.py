@@ -84,9 +84,21 @@ class LoraSettings:
         return None
 
     def targets_parameter_of(self, module: str) -> bool:
-        """Whether ``target_parameters`` names a parameter of a module."""
+        """Whether a pair at a module belongs to a parameter that ``target_parameters`` names.
+
+        A bare name, such as ``down_proj``, may be a parameter of any module; then it is what
+        ``target_modules`` does not name.
+        """
         owners = [target.rpartition(".")[0] for target in self.target_parameters]
-        return any(f".{module}".endswith(f".{owner}") for owner in owners if owner)
+        if any(owner and f".{module}".endswith(f".{owner}") for owner in owners):
+            return True
+        return "" in owners and not self._targets_module(module)
+
+    def _targets_module(self, module: str) -> bool:
+        targets = self.raw.get("target_modules") or []
+        if isinstance(targets, str):
+            return targets == "all-linear" or re.fullmatch(targets, module) is not None
+        return any(f".{module}".endswith(f".{target}") for target in targets)
 
     def scaling_at(self, site: str) -> float:
         """Return ``alpha / r`` (rsLoRA, arXiv 2312.03732: ``alpha / sqrt(r)``) of a site."""
