@@ -293,8 +293,8 @@ def test_bad_arguments_name_themselves(tmp_path):
     write(tmp_path, one=note(ASK, ANSWER))
     with pytest.raises(InputError, match="gone does not exist"):
         build_corpus(tmp_path / "gone")
-    with pytest.raises(InputError, match="Only chat is built so far"):
-        build_corpus(tmp_path, format="qa")
+    with pytest.raises(InputError, match="'yml' is unknown.*'yaml'"):
+        build_corpus(tmp_path, format="yml")
     with pytest.raises(InputError, match="'users'.*'user'"):
         build_corpus(tmp_path, learn="users")
 

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from loratelier.kit.errors import InputError
-from loratelier.train.examples import to_example
+from loratelier.train.examples import to_example, to_text_example
 from loratelier.train.packing import pack, shuffled
 
 TALK = [
@@ -48,6 +50,39 @@ def test_before_an_answer_stands_exactly_what_generation_starts_from(tiny_base, 
 def test_a_row_that_the_assistant_opens_is_learned_too(tiny_base):
     example = to_example(tiny_base, "r", "c", TALK[1:2])
     assert decoded_spans(tiny_base, example) == ["Work turned inward.<|im_end|>"]
+
+
+def test_of_a_text_all_is_learned_and_its_end(tiny_base):
+    text = "# Rest\n\nПокой — это работа, обращённая внутрь. "
+    example = to_text_example(tiny_base, "r", "c", text)
+    assert tiny_base.tokenizer.decode(example.ids) == text + "<|im_end|>"
+    # The tokenizer has no start token, so nothing stands before the first one.
+    assert example.learned == (False, *[True] * (len(example) - 1))
+
+
+def test_a_texts_start_token_is_the_tokenizers_and_is_not_learned(tiny_base):
+    base = replace(tiny_base, tokenizer=_Opens(tiny_base.tokenizer))
+    example = to_text_example(base, "r", "c", "Rest")
+    assert tiny_base.tokenizer.decode(example.ids) == "<|im_start|>Rest<|im_end|>"
+    assert example.learned == (False, True, True, True, True, True)
+
+
+class _Opens:
+    """A tokenizer that writes a start token and an end token round a text, as some do."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def __call__(self, text):
+        return self.inner(f"<|im_start|>{text}<|im_end|>")
+
+
+def test_an_empty_text_is_refused(tiny_base):
+    with pytest.raises(InputError, match="Row r is an empty text"):
+        to_text_example(tiny_base, "r", "c", "")
 
 
 def test_a_template_that_never_ends_the_turn_is_refused(tiny_base, monkeypatch):

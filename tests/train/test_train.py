@@ -80,6 +80,20 @@ def test_the_adapter_learns_lands_in_the_store_and_leaves_the_base_alone(tiny_ba
     assert adapter.card.corpus.hash == Corpus.load(recipe().corpus).hash
 
 
+def test_rows_of_text_are_learned_whole(tiny_base, recipe, corpus, tmp_path, home):
+    folder = tmp_path / "pages"
+    build_corpus(tmp_path / "notes", format="markdown", holdout=0.2).save(folder)
+    wanted = recipe(corpus=str(folder), epochs=4)
+    rows = examples(tiny_base, Corpus.load(folder), wanted)
+    texts = {row["id"]: row["text"] for row in Corpus.load(folder).rows.to_pylist()}
+    assert len(rows) == 20
+    for row in rows:
+        assert tiny_base.tokenizer.decode(row.ids) == texts[row.row] + "<|im_end|>"
+        assert row.targets == len(row) - 1
+    adapter = train(wanted, base=tiny_base)
+    assert adapter.card.metrics["held_out_nll"] < adapter.card.metrics["held_out_nll_base"] * 0.95
+
+
 def test_plain_peft_gives_the_logits_that_the_bank_gives(tiny_base, recipe, home):
     train(recipe(), base=tiny_base)
     ids = torch.randint(0, 200, (2, 9), generator=torch.Generator().manual_seed(0))

@@ -23,11 +23,19 @@ Folder = Annotated[Path, typer.Argument(help="A corpus folder.", show_default=Fa
 @app.command()
 def build(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Notes, or folders of notes.")
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Notes, files of scenes or structures of thought (YAML), or folders of them.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The corpus folder to write.")],
     format: Annotated[
-        str, typer.Option(help="The shape of a row; only 'chat' is built so far.")
+        str,
+        typer.Option(
+            help="The shape of a row: chat, instruction or qa (messages; the assistant's are "
+            "learned), raw, markdown, json, yaml or scene (a text; all of it is learned)."
+        ),
     ] = "chat",
     learn: Annotated[
         str, typer.Option(help="Whose voice is learned: 'assistant', or 'user' for the person's.")
@@ -189,10 +197,20 @@ def _rows(corpus: "Corpus", wanted: str | None) -> list[dict[str, Any]]:
 def _print_row(row: dict[str, Any]) -> None:
     lossy = ", lossy" if row["lossy"] else ""
     _line(f"{row['id']}  ({row['format']}, {row['split']}{lossy})", "bold")
+    if row["messages"] is None:
+        for origin in row["lineage"]:
+            _print_origin(origin["role"], origin)
+        _line(row["text"])
+        out.print()
+        return
     for message, origin in zip(row["messages"], row["lineage"], strict=True):
-        place = f"{origin['file']} {origin['start']}-{origin['end']}"
-        _line(f"{message['role']}  {place}  {origin['uid']}".rstrip(), "cyan")
-        for step in origin["steps"]:
-            _line(f"  {step}", "yellow")
+        _print_origin(message["role"], origin)
         _line(message["content"])
         out.print()
+
+
+def _print_origin(role: str, origin: dict[str, Any]) -> None:
+    place = f"{origin['file']} {origin['start']}-{origin['end']}"
+    _line(f"{role}  {place}  {origin['uid']}".rstrip(), "cyan")
+    for step in origin["steps"]:
+        _line(f"  {step}", "yellow")

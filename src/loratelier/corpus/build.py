@@ -1,4 +1,4 @@
-"""The road from notes to a corpus."""
+"""The road from notes and written files to a corpus."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from loratelier.corpus.clean import clean
 from loratelier.corpus.codecs import LOST, Pair
 from loratelier.corpus.convert import LEARN, choose, conversation_id, split, to_row
 from loratelier.corpus.folder import Corpus, content_hash, to_tables
+from loratelier.corpus.formats import FORMATS
 from loratelier.corpus.lineage import (
     MESSAGE,
     Conversation,
@@ -33,10 +34,17 @@ from loratelier.corpus.report import (
     first_words,
 )
 from loratelier.corpus.sources import Found, Source, find, read
+from loratelier.corpus.written import (
+    Made,
+    WrittenFile,
+    check_apart,
+    is_written,
+    read_written,
+    written_rows,
+)
 from loratelier.kit.errors import InputError, did_you_mean
 from loratelier.kit.progress import task
 
-FORMATS = ("chat",)
 _NOT_LEARNED = {"attachment", "artifact", "prompt"}
 
 
@@ -54,9 +62,9 @@ def build_corpus(
 
     Args:
         sources: a note or a folder of notes, or several; recognised by what is in them.
-        format: the shape of a row; only ``chat`` is built so far.
+        format: the shape of a row, one of :data:`~loratelier.corpus.formats.FORMATS`.
         learn: whose turns are learned: ``assistant``, or ``user`` for the person's, who then takes
-            the assistant's role in the rows.
+            the assistant's role in the rows. Written files have no such side.
         holdout: the share of conversations kept for measuring, from 0 to below 1.
         include_lossy: keep messages whose repair lost characters.
         script: keep only conversations in this script (``Latn`` or ``Cyrl``).
@@ -68,7 +76,8 @@ def build_corpus(
     _check(format, learn, holdout)
     check_script(script)
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
-    notes = _read_all(find(paths), language)
+    notes = _read_all(find(paths), language, format)
+    check_apart({note.report.file: note.written for note in notes if note.written})
     conversations = [note.conversation for note in notes if note.conversation]
     chosen = choose(conversations)
     dropped = [each for note in notes for each in note.beside] + list(chosen.dropped)
@@ -77,13 +86,19 @@ def build_corpus(
         row, left = _row(conversation, learn, include_lossy, script)
         dropped += left
         rows += [row] if row else []
-    check_conserved((turn.origin for each in conversations for turn in each.turns), rows, dropped)
+    made = [each for note in notes for each in note.made]
+    for each in made:
+        left = _other_script(each, script)
+        dropped += left
+        rows += [] if left else [each.row]
+    turns = [turn for conversation in conversations for turn in conversation.turns]
+    turns += [turn for each in made for turn in each.row.turns]
+    check_conserved((turn.origin for turn in turns), rows, dropped)
     if not rows:
         raise _nothing(notes, dropped)
     rows = split(rows, holdout)
     row_table, drop_table = to_tables(rows, dropped, format)
     reasons = Counter(each.cause for each in dropped if each.kind == MESSAGE)
-    messages = sum(len(each.turns) for each in conversations)
     report = Report(
         hash=content_hash(row_table, drop_table),
         versions={"loratelier": version("loratelier")},
@@ -92,8 +107,8 @@ def build_corpus(
         holdout=holdout,
         include_lossy=include_lossy,
         script=script,
-        conversations=len(chosen.kept),
-        messages=messages,
+        conversations=len(chosen.kept) + len({each.row.conversation for each in made}),
+        messages=len(turns),
         rows=len(rows),
         train=sum(row.split == "train" for row in rows),
         held_out=sum(row.split == "holdout" for row in rows),
@@ -103,6 +118,7 @@ def build_corpus(
         lossy=sum(bool(turn.lost) for each in conversations for turn in each.turns),
         commentary=sum(len(note.report.commentary) for note in notes),
         nested=sum(each.kind in _NOT_LEARNED for each in dropped),
+        tokens=[token for note in notes if note.written for token in note.written.tokens],
         reasons=dict(reasons.most_common()),
         same=[SameConversation(kept=same.kept, left=list(same.left)) for same in chosen.same],
         files=_with_outcome([note.report for note in notes], rows, dropped),
@@ -112,43 +128,63 @@ def build_corpus(
 
 @dataclass(frozen=True)
 class _Read:
-    """One file after reading: its conversation, what stands beside it, and its report."""
+    """One file after reading: its conversation, what stands beside it, and its report.
+
+    A written file has rows at once.
+    """
 
     report: NoteReport
     conversation: Conversation | None = None
     beside: tuple[Dropped, ...] = ()
+    written: WrittenFile | None = None
+    made: tuple[Made, ...] = ()
 
 
 def _check(format: str, learn: str, holdout: float) -> None:
     if format not in FORMATS:
-        raise InputError(f"The format '{format}' is not built yet", "Only chat is built so far")
+        raise InputError(f"The format '{format}' is unknown", did_you_mean(format, FORMATS))
     if learn not in LEARN:
         raise InputError(f"learn = '{learn}' is unknown", did_you_mean(learn, LEARN))
     if not 0 <= holdout < 1:
         raise InputError(f"holdout = {holdout} is no share", "Give a number from 0 to below 1")
 
 
-def _read_all(found: Sequence[Found], language: str | None) -> list[_Read]:
+def _read_all(found: Sequence[Found], language: str | None, format: str) -> list[_Read]:
     notes = []
     with task("Reading notes", total=len(found)) as bar:
         for each in found:
             bar.say(each.name)
-            notes.append(_read(each, language))
+            notes.append(_read(each, language, format))
             bar.advance()
     return notes
 
 
-def _read(found: Found, language: str | None) -> _Read:
+def _read(found: Found, language: str | None, format: str) -> _Read:
     source = read(found, language)
     if not isinstance(source, Source):
         return _unused(source.name, source.why, "file", source.why, "")
     if not source.text.strip():
         return _unused(source.name, "empty", "note", "an empty note", source.text)
+    if is_written(source.text):
+        return _written(source, format)
     note = parse(source.text)
     if not note.messages:
         reason = "no messages in this note"
         return _unused(source.name, "no messages found", "note", reason, source.text)
     return _mend(source, note, language)
+
+
+def _written(source: Source, format: str) -> _Read:
+    file = read_written(source.text, source.name)
+    made = written_rows(file, source, format)
+    report = NoteReport(
+        file=source.name,
+        state="read",
+        encoding=source.encoding,
+        title=file.title,
+        messages=sum(len(each.row.turns) for each in made),
+    )
+    return _Read(report, written=file, made=tuple(made))
 
 
 def _unused(name: str, state: str, kind: str, reason: str, text: str) -> _Read:
@@ -248,6 +284,13 @@ def _row(
         cause = f"another script than {script}"
         return None, [drop(turn, conversation.id, cause, theirs) for turn in conversation.turns]
     return to_row(conversation, learn, include_lossy=include_lossy)
+
+
+def _other_script(made: Made, script: str | None) -> list[Dropped]:
+    if not script or made.script == script:
+        return []
+    cause, row = f"another script than {script}", made.row
+    return [drop(turn, row.conversation, cause, made.script) for turn in row.turns]
 
 
 def _with_outcome(

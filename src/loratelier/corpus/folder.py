@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from loratelier.corpus.formats import Rendered, render
 from loratelier.corpus.lineage import Dropped, Origin, Row
 from loratelier.corpus.page import page
 from loratelier.corpus.report import KIND, Report
@@ -36,6 +37,7 @@ ROWS_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("format", pa.string()),
         ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("text", pa.string()),
         ("split", pa.string()),
         ("conversation", pa.string()),
         ("lossy", pa.bool_()),
@@ -60,10 +62,11 @@ _BUILD = "Build it with: loratelier corpus build SOURCE -o DIR"
 class Corpus:
     """Training rows with where each came from, and everything that is in no row.
 
-    ``rows``: id, format, messages (role, content), split (``train`` or ``holdout``), conversation,
-    lossy, lineage (one entry a message, in order). ``dropped``: reason, kind (``message``,
-    ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``, ``file``), text,
-    conversation, lossy, lineage (one entry). ``hash`` covers the content of both tables.
+    ``rows``: id, format, messages (role, content) or text (the other is null), split (``train`` or
+    ``holdout``), conversation, lossy, lineage (one entry a message, in order). ``dropped``: reason,
+    kind (``message``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``,
+    ``file``), text, conversation, lossy, lineage (one entry). ``hash`` covers the content of both
+    tables.
     """
 
     rows: Any
@@ -145,13 +148,16 @@ def content_hash(rows: Any, dropped: Any) -> str:
 
 
 def _row(row: Row, format: str) -> dict[str, Any]:
+    said = [
+        {"role": role, "content": turn.text}
+        for role, turn in zip(row.roles, row.turns, strict=True)
+    ]
+    rendered = render(said, format) if row.text is None else Rendered(text=row.text)
     return {
         "id": row.id,
         "format": format,
-        "messages": [
-            {"role": role, "content": turn.text}
-            for role, turn in zip(row.roles, row.turns, strict=True)
-        ],
+        "messages": rendered.messages,
+        "text": rendered.text,
         "split": row.split,
         "conversation": row.conversation,
         "lossy": row.lossy,

@@ -89,13 +89,17 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Row:
-    """One training row. ``roles`` are those to train with; ``turns`` keep those of the note."""
+    """One training row. ``roles`` are those to train with; ``turns`` keep those of the note.
+
+    ``text`` is set where the source wrote the row in its format itself (a scene in its notation).
+    """
 
     id: str
     conversation: str
     roles: tuple[str, ...]
     turns: tuple[Turn, ...]
     split: str = "train"
+    text: str | None = None
 
     @property
     def lossy(self) -> bool:

@@ -70,7 +70,7 @@ class Report(_Part):
 
     ``messages`` = ``messages_in_rows`` + ``dropped``; commentary and callouts inside messages are
     counted apart. ``repaired`` counts mended messages, ``lossy`` those among them that lack
-    characters.
+    characters. ``tokens`` are new ones that rows use: hyperlexemes.
     """
 
     kind: str = KIND
@@ -93,6 +93,7 @@ class Report(_Part):
     lossy: int
     commentary: int
     nested: int
+    tokens: list[str] = []
     reasons: dict[str, int]
     same: list[SameConversation]
     files: list[NoteReport]

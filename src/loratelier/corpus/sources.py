@@ -9,7 +9,7 @@ from loratelier.corpus.codecs import LOST, NAMES
 from loratelier.corpus.language import Model, model
 from loratelier.kit.errors import InputError
 
-SUFFIXES = frozenset({".md", ".markdown", ".txt"})
+SUFFIXES = frozenset({".md", ".markdown", ".txt", ".yaml", ".yml"})
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -55,9 +55,9 @@ class Unread:
 def find(sources: Sequence[str | Path]) -> list[Found]:
     """Return the notes that files and folders hold, each once, in a fixed order.
 
-    In a folder ``.md``, ``.markdown`` and ``.txt`` count, at any depth; what begins with a dot does
-    not. A file is named by its path inside the folder that was given, or by its own name when it
-    was given itself; when two would have one name, the folders above are added until they differ.
+    In a folder the :data:`SUFFIXES` count, at any depth; what begins with a dot does not. A file is
+    named by its path inside the folder that was given, or by its own name when it was given itself;
+    when two would have one name, the folders above are added until they differ.
 
     Raises:
         InputError: nothing was given, a path that does not exist, or a folder without notes.

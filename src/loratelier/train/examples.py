@@ -1,8 +1,8 @@
-"""From chat rows to token ids with a mask that says which tokens are learned.
+"""From rows to token ids with a mask that says which tokens are learned.
 
-The mask is found from the template itself: the text before an assistant turn is what generation
-starts from, the turn ends with the model's end token, and that token is learned too, since a model
-that never sees it never stops.
+Of a chat row the mask is found from the template itself: the text before an assistant turn is what
+generation starts from, the turn ends with the model's end token, and that token is learned too,
+since a model that never sees it never stops. Of a text all is learned, and the end token after it.
 """
 
 from collections.abc import Sequence
@@ -59,6 +59,31 @@ def to_example(base: Base, row: str, conversation: str, messages: Messages) -> E
     example = Example(row, conversation, tuple(ids), tuple(learned))
     _check(base, example, offsets, spans)
     return example
+
+
+def to_text_example(base: Base, row: str, conversation: str, text: str) -> Example:
+    """Tokenize a text row: all of it is learned, and the end token after it.
+
+    The text begins as the base's tokenizer begins one (with its own start token, if it has one) and
+    goes through no chat template. The very first token has nothing before it to be predicted from,
+    so without a start token the text's first one is not learned.
+
+    Raises:
+        InputError: the text is empty, or the base has no end token. Each names the row.
+    """
+    end = base.tokenizer.eos_token_id
+    if end is None or base.tokenizer.convert_ids_to_tokens(end) not in end_tokens(base):
+        raise InputError(
+            f"Row {row}: the base {base.name} has no end token at which it stops, so the adapter "
+            "would never stop",
+            "Choose a base with one",
+        )
+    ids = base.tokenizer(text)["input_ids"]
+    if not text or not ids:
+        raise InputError(f"Row {row} is an empty text", "Build the corpus anew")
+    # Some tokenizers write the end token themselves.
+    ids = ids if ids[-1] == end else [*ids, end]
+    return Example(row, conversation, tuple(ids), (False, *[True] * (len(ids) - 1)))
 
 
 def _render(base: Base, row: str, messages: Messages, *, prompt: bool) -> str:

@@ -17,7 +17,7 @@ from loratelier.kit.errors import InputError
 from loratelier.kit.home import room
 from loratelier.kit.progress import remark
 from loratelier.train import checkpoint
-from loratelier.train.examples import Example, to_example
+from loratelier.train.examples import Example, to_example, to_text_example
 from loratelier.train.loop import Plan, State, make_optimizer, run
 from loratelier.train.measure import change
 from loratelier.train.model import wrap
@@ -77,16 +77,10 @@ def examples(base: Base, corpus: Corpus, recipe: Recipe) -> list[Example]:
     """Tokenize the corpus' rows; a row longer than ``max_length`` is left out and named.
 
     Raises:
-        InputError: a format without messages, a row with a wrong mask, or no row that is left.
+        InputError: a row with a wrong mask, or no row that is left.
     """
-    made = []
-    for row in corpus.rows.select(["id", "format", "messages", "conversation"]).to_pylist():
-        if not row["messages"]:
-            raise InputError(
-                f"Row {row['id']} has the format '{row['format']}', which has no messages",
-                "Build the corpus with --format chat",
-            )
-        made.append(to_example(base, row["id"], row["conversation"], row["messages"]))
+    rows = corpus.rows.select(["id", "messages", "text", "conversation"]).to_pylist()
+    made = [_example(base, row) for row in rows]
     fitting = [example for example in made if len(example) <= recipe.max_length]
     for example in made:
         if len(example) > recipe.max_length:
@@ -100,6 +94,12 @@ def examples(base: Base, corpus: Corpus, recipe: Recipe) -> list[Example]:
             f"The shortest has {min((len(e) for e in made), default=0)} tokens: --set max_length",
         )
     return fitting
+
+
+def _example(base: Base, row: Mapping[str, Any]) -> Example:
+    if row["text"] is not None:
+        return to_text_example(base, row["id"], row["conversation"], row["text"])
+    return to_example(base, row["id"], row["conversation"], row["messages"])
 
 
 def split(
