@@ -37,7 +37,7 @@ RUSSIAN = Labels(
     question="Вопрос",
     answer="Ответ",
     instruction="Задание",
-    response="Решение",
+    response="Ответ",
 )
 LANGUAGES = (ENGLISH, RUSSIAN)
 
