@@ -116,3 +116,35 @@ def test_diff_shows_before_and_after(run, notes, tmp_path):
     assert f"- {ANSWER.encode().decode('mac_roman')}" in said
     (step,) = json.loads(run("diff", out, "--json")[1])
     assert step["wrong"] == "mac_roman"
+
+
+def test_a_row_of_text_is_shown_with_the_place_of_each_message(run, notes, tmp_path):
+    out = tmp_path / "out"
+    assert run("build", notes, "-o", out, "--format", "markdown")[0] == 0
+    status, said, _ = run("show", out)
+    assert status == 0
+    assert "(markdown, train)" in said
+    assert f"# Ассистент\n\n{ANSWER}" in said
+    assert "user  one.md 0-" in said and "assistant  one.md" in said
+    document = json.loads(run("show", out, "--json")[1])
+    assert document[0]["messages"] is None
+    assert document[0]["text"].startswith("# Человек\n\nIs it :warning: [bold]safe[/bold]?\n")
+
+
+def test_a_wrong_scene_is_one_line_and_ends_with_two(run, tmp_path):
+    scenes = tmp_path / "scenes.yaml"
+    scenes.write_text("scenes:\n  - id: rain\n    text: It rains.\n    nodes: {rain: evnt}\n")
+    status, said, error = run("build", scenes, "-o", tmp_path / "out")
+    assert (status, said) == (2, "")
+    assert "scenes.yaml, line 4: scene 'rain'" in error
+    assert "node 'rain' has the unknown kind 'evnt'. Did you mean 'event'?" in " ".join(
+        error.split()
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_help_names_every_format(run):
+    from loratelier.corpus.formats import FORMATS
+
+    said = " ".join(run("build", "--help")[1].split())
+    assert all(format in said for format in FORMATS)
