@@ -215,6 +215,17 @@ def test_one_scene_in_two_files_is_refused_with_both_names(tmp_path):
         built(tmp_path)
 
 
+def test_a_file_may_begin_with_remarks_and_a_rule():
+    text = "# Ours\n\n---\n# of June\n" + OVEN.replace("\n", "\r\n")
+    assert is_written(text)
+    assert len(read_written(text, "x").scenes) == 1
+
+
+def test_the_schema_can_be_told_to_others():
+    schema = Scene.model_json_schema()
+    assert {"id", "nodes", "relations", "field", "text"} <= schema["properties"].keys()
+
+
 def test_yes_and_no_are_words(tmp_path):
     text = OVEN.replace("oven: thing", "no: thing").replace("[oven, cause", "[no, cause")
     assert read_written(text, "x").scenes[0].nodes[0].id == "no"
@@ -228,6 +239,9 @@ def test_yes_and_no_are_words(tmp_path):
         "scenes from a marriage: a review",
         '{"mapping": {"scenes": []}}',
         "version: 2\nservices:\n  scenes: []",
+        "---\nlanguage: ru\n---\n\nscenes:\n",
+        "# # # # #" * 20_000 + "\n" + " " * 20_000 + "x",
+        "#\n \n" * 20_000 + "x",
         "",
     ],
 )

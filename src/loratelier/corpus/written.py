@@ -23,8 +23,10 @@ _KEYS = ("language", SCENES, HYPERLEXEMES, STRUCTURES)
 
 _LISTS = f"{SCENES}|{HYPERLEXEMES}|{STRUCTURES}"
 # The first line that says something is a key of ours, and one of the lists stands at the margin.
-_YAML = re.compile(rf"(?:\s*|#.*|---)*^(?:{'|'.join(_KEYS)})\s*:", re.MULTILINE)
-_LIST = re.compile(rf"^(?:{_LISTS})\s*:\s*(?:#.*|\[.*)?$", re.MULTILINE)
+_YAML = re.compile(rf"(?:[ \t]*(?:#.*)?\r?\n|---[ \t]*\r?\n)*(?:{'|'.join(_KEYS)})[ \t]*:")
+_LIST = re.compile(rf"^(?:{_LISTS})[ \t]*:[ \t]*(?:#.*|\[.*)?\r?$", re.MULTILINE)
+# Front matter: a note, whatever its keys are.
+_RULES = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
 _JSON = re.compile(rf'\s*\{{\s*"(?:language"\s*:\s*"\w+"\s*,\s*"(?:{_LISTS})|{_LISTS})"\s*:\s*\[')
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -79,7 +81,10 @@ class WrittenFile:
 
 def is_written(text: str) -> bool:
     """Say whether a text is a file of scenes or structures, as YAML or JSON."""
-    return bool((_YAML.match(text) and _LIST.search(text)) or _JSON.match(text))
+    if _JSON.match(text):
+        return True
+    head = _YAML.match(text) is not None and _LIST.search(text) is not None
+    return head and len(_RULES.findall(text)) < 2
 
 
 def read_written(text: str, name: str) -> WrittenFile:
