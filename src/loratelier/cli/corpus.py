@@ -1,4 +1,4 @@
-"""``loratelier corpus``: build a corpus from notes, read its rows, see its repairs."""
+"""``loratelier corpus``: build a corpus from sources, read its rows, see its repairs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="corpus",
-    help="From notes to training rows: build, show, diff.",
+    help="From a person's texts to training rows: build, show, diff.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,7 +26,8 @@ def build(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="Notes, files of scenes or structures of thought (YAML), or folders of them.",
+            help="Files or folders: notes, exports (ChatGPT, Claude, Telegram), data sets, texts, "
+            "scenes and structures of thought (YAML).",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The corpus folder to write.")],
@@ -40,6 +41,10 @@ def build(
     learn: Annotated[
         str, typer.Option(help="Whose voice is learned: 'assistant', or 'user' for the person's.")
     ] = "assistant",
+    speaker: Annotated[
+        str | None,
+        typer.Option(help="In chats between people: the name of the one whose turns are learned."),
+    ] = None,
     holdout: Annotated[
         float, typer.Option(help="The share of conversations kept for measuring.")
     ] = 0.1,
@@ -57,7 +62,7 @@ def build(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read notes, mend broken encodings, and write training rows with their lineage."""
+    """Read sources, mend broken encodings, and write training rows with their lineage."""
     from loratelier.corpus import build_corpus
     from loratelier.corpus.folder import check_target
 
@@ -66,6 +71,7 @@ def build(
         sources,
         format=format,
         learn=learn,
+        speaker=speaker,
         holdout=holdout,
         include_lossy=include_lossy,
         script=script,
@@ -135,6 +141,8 @@ def _document(corpus: "Corpus", folder: Path) -> dict[str, Any]:
 def _print_build(report: "Report", folder: Path) -> None:
     from rich.table import Table
 
+    from loratelier.corpus.report import broken_line
+
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(justify="right", style="bold")
     table.add_column()
@@ -146,6 +154,7 @@ def _print_build(report: "Report", folder: Path) -> None:
         "The same conversation", (f"{s.kept} kept, not {', '.join(s.left)}" for s in report.same)
     )
     _section("Messages dropped", (f"{number}: {cause}" for cause, number in report.reasons.items()))
+    _section("Broken items", (broken_line(i, n.file) for n in report.files for i in n.broken))
     _section("Commentary between messages, in no row", _commentary(report))
     _section("Files without messages", (f"{n.file}: {n.state}" for n in report.silent_notes()))
     out.print()
@@ -203,14 +212,17 @@ def _print_row(row: dict[str, Any]) -> None:
         _line(row["text"])
         out.print()
         return
-    for message, origin in zip(row["messages"], row["lineage"], strict=True):
-        _print_origin(message["role"], origin)
+    for number, message in enumerate(row["messages"]):
+        for origin in row["lineage"]:
+            if origin["message"] == number:
+                _print_origin(message["role"], origin)
         _line(message["content"])
         out.print()
 
 
 def _print_origin(role: str, origin: dict[str, Any]) -> None:
-    place = f"{origin['file']} {origin['start']}-{origin['end']}"
+    span = "" if origin["start"] is None else f"{origin['start']}-{origin['end']}"
+    place = " ".join(part for part in (origin["file"], origin["item"], span) if part)
     _line(f"{role}  {place}  {origin['uid']}".rstrip(), "cyan")
     for step in origin["steps"]:
         _line(f"  {step}", "yellow")

@@ -2,41 +2,53 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from loratelier.corpus.formats import Rendered, render
-from loratelier.corpus.lineage import Dropped, Origin, Row
-from loratelier.corpus.page import page
+from loratelier.corpus.lineage import Candidate, Dropped, Origin, Row, Turn
+from loratelier.corpus.page import SHOWN, page
 from loratelier.corpus.report import KIND, Report
 from loratelier.kit.errors import InputError
 from loratelier.kit.files import atomic_folder
 
 ROWS, DROPPED, MANIFEST, REPORT = "rows.parquet", "dropped.parquet", "manifest.json", "report.html"
+CANDIDATES = "candidates.parquet"
 
+_BATCH = 64  # records turned into a table at once
+_GROUP = 2000  # rows of a parquet row group, which is held in memory while it is written
+
+# ``message`` is the place, in the row's messages, of the one that this became part of.
 _LINEAGE = pa.list_(
     pa.struct(
         [
             ("file", pa.string()),
             ("uid", pa.string()),
+            ("item", pa.string()),
             ("start", pa.int64()),
             ("end", pa.int64()),
             ("role", pa.string()),
             ("steps", pa.list_(pa.string())),
+            ("message", pa.int32()),
         ]
     )
 )
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ROWS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("format", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", _MESSAGES),
         ("text", pa.string()),
         ("split", pa.string()),
         ("conversation", pa.string()),
@@ -54,6 +66,20 @@ DROPPED_SCHEMA = pa.schema(
         ("lineage", _LINEAGE),
     ]
 )
+CANDIDATES_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("how", pa.string()),
+        ("prompt", _MESSAGES),
+        ("kept", pa.string()),
+        ("others", pa.list_(pa.string())),
+        ("split", pa.string()),
+        ("conversation", pa.string()),
+        ("row", pa.string()),
+        ("lineage", _LINEAGE),
+        ("others_lineage", pa.list_(_LINEAGE)),
+    ]
+)
 
 _BUILD = "Build it with: loratelier corpus build SOURCE -o DIR"
 
@@ -63,15 +89,18 @@ class Corpus:
     """Training rows with where each came from, and everything that is in no row.
 
     ``rows``: id, format, messages (role, content) or text (the other is null), split (``train`` or
-    ``holdout``), conversation, lossy, lineage (one entry a message, in order). ``dropped``: reason,
-    kind (``message``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``,
-    ``file``), text, conversation, lossy, lineage (one entry). ``hash`` covers the content of both
-    tables.
+    ``holdout``), conversation, lossy, lineage (one entry a message of the source, in order;
+    ``message`` says which of the row's messages it became). ``dropped``: reason, kind (``message``,
+    ``passage``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``, ``item``,
+    ``file``…), text, conversation, lossy, lineage (one entry). ``candidates``: turns of rows that
+    have other versions: how, prompt, kept, others, with the lineage of each. ``hash`` covers the
+    content of all tables.
     """
 
     rows: Any
     dropped: Any
     report: Report
+    candidates: Any = field(default_factory=CANDIDATES_SCHEMA.empty_table)
 
     @property
     def hash(self) -> str:
@@ -87,11 +116,13 @@ class Corpus:
         target = Path(folder)
         check_target(target, replace=replace)
         with atomic_folder(target, replace=target.exists()) as scratch:
-            pq.write_table(self.rows, scratch / ROWS)
-            pq.write_table(self.dropped, scratch / DROPPED)
+            pq.write_table(self.rows, scratch / ROWS, row_group_size=_GROUP)
+            pq.write_table(self.dropped, scratch / DROPPED, row_group_size=_GROUP)
+            if self.candidates.num_rows:
+                pq.write_table(self.candidates, scratch / CANDIDATES, row_group_size=_GROUP)
             manifest = json.dumps(self.report.model_dump(mode="json"), ensure_ascii=False, indent=2)
             (scratch / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
-            html = page(self.report, self.dropped.to_pylist())
+            html = page(self.report, *_shown(self.dropped))
             (scratch / REPORT).write_text(html, encoding="utf-8")
         return target
 
@@ -106,12 +137,15 @@ class Corpus:
         report = _manifest(path)
         rows = _table(path / ROWS, ROWS_SCHEMA)
         dropped = _table(path / DROPPED, DROPPED_SCHEMA)
-        if content_hash(rows, dropped) != report.hash:
+        candidates = CANDIDATES_SCHEMA.empty_table()
+        if (path / CANDIDATES).exists():
+            candidates = _table(path / CANDIDATES, CANDIDATES_SCHEMA)
+        if content_hash(rows, dropped, candidates) != report.hash:
             raise InputError(
                 f"The corpus {path} is damaged: its rows do not match its manifest",
                 "Build it anew",
             )
-        return cls(rows, dropped, report)
+        return cls(rows, dropped, report, candidates)
 
 
 def check_target(target: Path, *, replace: bool) -> None:
@@ -128,18 +162,40 @@ def check_target(target: Path, *, replace: bool) -> None:
         raise InputError(f"The corpus {target} exists already", "Rebuild it with --force")
 
 
-def to_tables(rows: Sequence[Row], dropped: Sequence[Dropped], format: str) -> tuple[Any, Any]:
+def to_tables(rows: Iterable[Row], dropped: Iterable[Dropped], format: str) -> tuple[Any, Any]:
     """Return the two tables of a corpus."""
-    row_table = pa.Table.from_pylist([_row(row, format) for row in rows], schema=ROWS_SCHEMA)
-    drop_table = pa.Table.from_pylist([_dropped(each) for each in dropped], schema=DROPPED_SCHEMA)
-    return row_table, drop_table
+    row_table = _on_disk((_row(row, format) for row in rows), ROWS_SCHEMA)
+    return row_table, _on_disk(map(_dropped, dropped), DROPPED_SCHEMA)
 
 
-def content_hash(rows: Any, dropped: Any) -> str:
-    """Return the SHA-256 of everything that stands in two tables, independent of their encoding."""
+def to_candidates(rows: Iterable[Row]) -> Any:
+    """Return the table of turns that have other versions."""
+    records = (_candidate(row, each) for row in rows for each in row.candidates)
+    return _on_disk(records, CANDIDATES_SCHEMA)
+
+
+def _on_disk(records: Iterable[dict[str, Any]], schema: Any) -> Any:
+    """Return a table that lies in a temporary file, mapped: the system takes back what is not read.
+
+    The file is without a name from here on and vanishes with the table.
+    """
+    stream = iter(records)
+    handle = tempfile.NamedTemporaryFile(suffix=".arrow", delete=False)  # noqa: SIM115
+    path = Path(handle.name)
+    with handle, pa.ipc.new_file(handle, schema) as writer:
+        while batch := list(islice(stream, _BATCH)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    with suppress(PermissionError):  # Windows keeps the name of a file that is open
+        path.unlink()
+    return table
+
+
+def content_hash(rows: Any, dropped: Any, candidates: Any) -> str:
+    """Return the SHA-256 of all that stands in the tables, independent of their encoding."""
     digest = hashlib.sha256()
-    for table in (rows, dropped):
-        for batch in table.to_batches(max_chunksize=1000):
+    for table in (rows, dropped, candidates):
+        for batch in table.to_batches(max_chunksize=_BATCH):
             for record in batch.to_pylist():
                 line = json.dumps(record, ensure_ascii=False, sort_keys=True)
                 digest.update(line.encode("utf-8") + b"\n")
@@ -148,10 +204,7 @@ def content_hash(rows: Any, dropped: Any) -> str:
 
 
 def _row(row: Row, format: str) -> dict[str, Any]:
-    said = [
-        {"role": role, "content": turn.text}
-        for role, turn in zip(row.roles, row.turns, strict=True)
-    ]
+    said = _messages(row.roles, row.turns)
     rendered = render(said, format) if row.text is None else Rendered(text=row.text)
     return {
         "id": row.id,
@@ -161,7 +214,22 @@ def _row(row: Row, format: str) -> dict[str, Any]:
         "split": row.split,
         "conversation": row.conversation,
         "lossy": row.lossy,
-        "lineage": [_origin(turn.origin) for turn in row.turns],
+        "lineage": _lineage(row.turns),
+    }
+
+
+def _candidate(row: Row, each: Candidate) -> dict[str, Any]:
+    return {
+        "id": each.id,
+        "how": each.how,
+        "prompt": _messages(each.roles, each.prompt),
+        "kept": each.kept.text,
+        "others": [other.text for other in each.others],
+        "split": row.split,
+        "conversation": row.conversation,
+        "row": row.id,
+        "lineage": _lineage([each.kept]),
+        "others_lineage": [_lineage([other]) for other in each.others],
     }
 
 
@@ -172,19 +240,38 @@ def _dropped(each: Dropped) -> dict[str, Any]:
         "text": each.text,
         "conversation": each.conversation,
         "lossy": each.lossy,
-        "lineage": [_origin(each.origin)],
+        "lineage": [_origin(each.origin, 0)],
     }
 
 
-def _origin(origin: Origin) -> dict[str, Any]:
+def _messages(roles: Iterable[str], turns: Iterable[Turn]) -> list[dict[str, str]]:
+    return [{"role": role, "content": turn.text} for role, turn in zip(roles, turns, strict=True)]
+
+
+def _lineage(turns: Iterable[Turn]) -> list[dict[str, Any]]:
+    return [_origin(origin, number) for number, turn in enumerate(turns) for origin in turn.origins]
+
+
+def _origin(origin: Origin, message: int) -> dict[str, Any]:
     return {
         "file": origin.file,
         "uid": origin.uid,
+        "item": origin.item,
         "start": origin.start,
         "end": origin.end,
         "role": origin.role,
         "steps": list(origin.steps),
+        "message": message,
     }
+
+
+def _shown(dropped: Any) -> tuple[list[dict[str, Any]], int]:
+    """Return what the page shows of the dropped, and how many there are of its kind."""
+    total = int(pc.sum(pc.not_equal(dropped["kind"], "commentary")).as_py() or 0)
+    batches = dropped.to_batches(max_chunksize=_BATCH)
+    records: Iterator[dict[str, Any]] = chain.from_iterable(b.to_pylist() for b in batches)
+    wanted = (each for each in records if each["kind"] != "commentary")
+    return list(islice(wanted, SHOWN)), total
 
 
 def _is_corpus(path: Path) -> bool:

@@ -1,7 +1,6 @@
 """What every row and every dropped text can say about where it came from."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -11,55 +10,114 @@ from loratelier.kit.errors import InputError
 SCRIPTS = {"Latn": re.compile(r"[A-Za-z\u00c0-\u024f]"), "Cyrl": re.compile(r"[\u0400-\u052f]")}
 
 MESSAGE = "message"
+PASSAGE = "passage"  # a piece of a text that is no dialogue
+COUNTED = frozenset({MESSAGE, PASSAGE})  # what must be in a row or dropped
 
 
 @dataclass(frozen=True)
 class Origin:
     """A place in a source file and what was done to the text from there.
 
-    ``start`` and ``end`` count characters of the decoded file; ``role`` is the one in the note.
+    ``start`` and ``end`` count characters of the decoded file, None where the file is structured;
+    ``item`` is the place there, as a JSON pointer, a page or a chapter. ``role`` is the one in the
+    source.
     """
 
     file: str
     uid: str
-    start: int
-    end: int
+    start: int | None
+    end: int | None
     role: str
     steps: tuple[str, ...] = ()
+    item: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, int | None, int | None]:
+        """What no two messages share."""
+        return self.file, self.item, self.start, self.end
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message, mended and cleaned. ``lost`` counts characters that repair could not save."""
+    """One message, mended and cleaned. ``lost`` counts characters that repair could not save.
+
+    ``joined``: the messages that were put after the first to make one turn of them. ``fault`` says
+    why it cannot be learned although it stands in the dialogue.
+    """
 
     origin: Origin
     text: str
     lost: int = 0
     repaired: bool = False
+    joined: tuple[Origin, ...] = ()
+    fault: str = ""
 
     @property
     def role(self) -> str:
-        """``user`` or ``assistant``, as in the note."""
+        """``user``, ``assistant``, ``system`` or ``text``, as in the source."""
         return self.origin.role
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Every message that the turn is made of, in order."""
+        return (self.origin, *self.joined)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Other words in the place of turn number ``of`` and what belongs to it; see ``Other``."""
+
+    of: int
+    turns: tuple[Turn, ...]
+    how: str
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The messages of one note in their order there."""
+    """The messages of one conversation in their order, or the passages of one text.
+
+    ``versions``: neighbours of one role are versions of one turn, not parts of it to be put
+    together with ``joint``. ``learn`` is the role to learn where the source decides it, ``refused``
+    why none of it can be. ``kind`` is the kind of the source.
+    """
 
     id: str
     file: str
     turns: tuple[Turn, ...]
+    alternatives: tuple[Alternative, ...] = ()
+    versions: bool = True
+    joint: str = "\n\n"
+    learn: str = ""
+    refused: str = ""
+    kind: str = ""
+    is_text: bool = False
+
+    @property
+    def beside(self) -> tuple[Turn, ...]:
+        """The messages of its alternatives that are not of the main line, each once."""
+        main = {turn.origin.place for turn in self.turns}
+        others = {
+            turn.origin.place: turn
+            for other in self.alternatives
+            for turn in other.turns
+            if turn.origin.place not in main
+        }
+        return tuple(others.values())
+
+    @property
+    def messages(self) -> tuple[Turn, ...]:
+        """Every message, those of alternatives last."""
+        return (*self.turns, *self.beside) if self.alternatives else self.turns
 
     @property
     def lost(self) -> int:
-        """Characters lost in all its messages."""
+        """Characters lost in the messages of its main line."""
         return sum(turn.lost for turn in self.turns)
 
     @property
     def repaired(self) -> int:
         """How many messages were mended."""
-        return sum(turn.repaired for turn in self.turns)
+        return sum(turn.repaired for turn in self.messages)
 
     def script(self) -> str:
         """Return the script of most of its letters; empty when it has none."""
@@ -88,10 +146,27 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One training row. ``roles`` are those to train with; ``turns`` keep those of the note.
+class Candidate:
+    """A turn that is in a row, and other words that once stood in its place.
 
-    ``text`` is set where the source wrote the row in its format itself (a scene in its notation).
+    A candidate for a preference and none yet: that the person went on with one does not say that it
+    is better. ``roles`` and ``prompt`` are the turns before it.
+    """
+
+    id: str
+    how: str
+    roles: tuple[str, ...]
+    prompt: tuple[Turn, ...]
+    kept: Turn
+    others: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row. ``roles`` are those to train with; ``turns`` keep those of the source.
+
+    ``text`` is set where the source wrote the row as a text itself: a passage of a book, a scene in
+    its notation.
     """
 
     id: str
@@ -100,6 +175,7 @@ class Row:
     turns: tuple[Turn, ...]
     split: str = "train"
     text: str | None = None
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def lossy(self) -> bool:
@@ -110,9 +186,8 @@ class Row:
 def drop(turn: Turn, conversation: str, cause: str, detail: str = "") -> Dropped:
     """Set a message aside with its reason."""
     reason = f"{cause}: {detail}" if detail else cause
-    return Dropped(
-        MESSAGE, cause, reason, turn.text, turn.origin, conversation, lossy=bool(turn.lost)
-    )
+    kind = PASSAGE if turn.role == "text" else MESSAGE
+    return Dropped(kind, cause, reason, turn.text, turn.origin, conversation, lossy=bool(turn.lost))
 
 
 def check_conserved(
@@ -123,16 +198,25 @@ def check_conserved(
     Raises:
         RuntimeError: a message vanished or doubled: a fault of ours, never of the input.
     """
-    given = Counter(_place(origin) for origin in messages)
-    kept = Counter(_place(turn.origin) for row in rows for turn in row.turns)
-    left = Counter(_place(each.origin) for each in dropped if each.kind == MESSAGE)
-    if given != kept + left:
-        wrong = (given - kept - left) + (kept + left - given)
-        raise RuntimeError(f"Messages were lost or doubled on the way: {sorted(wrong)[:3]}")
+    # A million places are a few hundred megabytes; the sum of their hashes is one number, equal
+    # for equal multisets and for others once in 2**64.
+    given = _sum(origin.place for origin in messages)
+    kept = _sum(origin.place for row in rows for turn in row.turns for origin in turn.origins)
+    left = _sum(each.origin.place for each in dropped if each.kind in COUNTED)
+    if given != tuple((one + other) % _WIDE for one, other in zip(kept, left, strict=True)):
+        raise RuntimeError(f"Messages were lost or doubled on the way: {given}, {kept}, {left}")
 
 
-def _place(origin: Origin) -> tuple[str, int, int]:
-    return origin.file, origin.start, origin.end
+_WIDE = 2**64
+
+
+def _sum(places: Iterable[tuple[object, ...]]) -> tuple[int, int]:
+    """Return how many places there are, and the sum of their hashes."""
+    count = total = 0
+    for place in places:
+        count += 1
+        total += hash(place)
+    return count, total % _WIDE
 
 
 def check_script(script: str | None) -> None:

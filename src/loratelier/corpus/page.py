@@ -7,7 +7,7 @@ from typing import Any
 from loratelier.corpus.report import Mended, NoteReport, Report, count, first_words
 
 # A page with every drop of ten thousand notes would not open; the rest stands in the parquet file.
-_SHOWN = 1000
+SHOWN = 1000
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #d5d3cc; --faint: #6b6860; --ground: #fdfcf9;
@@ -35,19 +35,21 @@ pre { margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere;
 """
 
 
-def page(report: Report, dropped: Sequence[Mapping[str, Any]]) -> str:
+def page(report: Report, dropped: Sequence[Mapping[str, Any]], total: int) -> str:
     """Return the page as HTML that needs nothing else; every text in it is escaped.
 
     Args:
         report: the manifest.
-        dropped: the rows of ``dropped.parquet``.
+        dropped: the first of the records of ``dropped.parquet`` that are no commentary.
+        total: how many of them there are.
     """
     body = (
         _head(report),
         _files(report.files),
         _repairs(report),
         _same(report),
-        _drops(dropped),
+        _broken(report.files),
+        _drops(dropped, total),
         _commentary(report.files),
     )
     return (
@@ -71,15 +73,28 @@ def _head(report: Report) -> str:
         f"{report.holdout:.0%} of conversations held out. Hash {escape(report.hash[:16])}.</p>\n"
         f"<dl>{cells}</dl>\n"
         "<p>Every message is in a row or among the dropped, once: "
-        f"{report.messages} = {report.messages_in_rows} + {report.dropped}.</p>"
+        f"{report.messages} = {report.messages_in_rows} + {report.dropped}.</p>" + _beside(report)
     )
+
+
+def _beside(report: Report) -> str:
+    said = []
+    if report.passages:
+        said.append(f"{count(report.passages, 'passage')} of texts, likewise.")
+    if report.candidates:
+        said.append(
+            f"{count(report.candidates, 'turn')} with other versions stand in candidates.parquet: "
+            "candidates for preferences, not labelled ones."
+        )
+    return "".join(f"\n<p>{line}</p>" for line in said)
 
 
 def _files(files: Sequence[NoteReport]) -> str:
     rows = (
         (
             note.file,
-            note.state if note.state != "read" else note.encoding,
+            note.kind or note.state,
+            note.encoding,
             note.messages,
             note.in_rows,
             note.dropped,
@@ -89,7 +104,17 @@ def _files(files: Sequence[NoteReport]) -> str:
         )
         for note in files
     )
-    heads = ("file", "encoding", "messages", "in rows", "dropped", "mended", "lossy", "commentary")
+    heads = (
+        "file",
+        "kind",
+        "encoding",
+        "messages",
+        "in rows",
+        "dropped",
+        "mended",
+        "lossy",
+        "commentary",
+    )
     return "<h2>Files</h2>\n" + _table(heads, rows)
 
 
@@ -118,9 +143,17 @@ def _same(report: Report) -> str:
     return "<h2>The same conversation</h2>\n" + _table(("kept", "left out"), rows)
 
 
-def _drops(dropped: Sequence[Mapping[str, Any]]) -> str:
-    messages = [each for each in dropped if each["kind"] != "commentary"]
-    if not messages:
+def _broken(files: Sequence[NoteReport]) -> str:
+    rows = [(note.file, each.item, each.reason) for note in files for each in note.broken]
+    if not rows:
+        return ""
+    total = sum(note.broken_items for note in files)
+    heads = ("file", "item", "why")
+    return "<h2>Broken items</h2>\n" + _table(heads, rows[:SHOWN]) + _rest(total)
+
+
+def _drops(dropped: Sequence[Mapping[str, Any]], total: int) -> str:
+    if not dropped:
         return ""
     rows = (
         (
@@ -129,13 +162,9 @@ def _drops(dropped: Sequence[Mapping[str, Any]]) -> str:
             each["reason"],
             first_words(each["text"], 160),
         )
-        for each in messages[:_SHOWN]
+        for each in dropped
     )
-    return (
-        "<h2>Dropped</h2>\n"
-        + _table(("file", "what", "reason", "begins"), rows)
-        + _rest(len(messages))
-    )
+    return "<h2>Dropped</h2>\n" + _table(("file", "what", "reason", "begins"), rows) + _rest(total)
 
 
 def _commentary(files: Sequence[NoteReport]) -> str:
@@ -144,7 +173,7 @@ def _commentary(files: Sequence[NoteReport]) -> str:
         return ""
     rows = (
         (file, f"{each.start}–{each.end}", each.characters, each.first_words)
-        for file, each in found[:_SHOWN]
+        for file, each in found[:SHOWN]
     )
     return (
         "<h2>Commentary between messages</h2>\n"
@@ -154,9 +183,9 @@ def _commentary(files: Sequence[NoteReport]) -> str:
 
 
 def _rest(total: int) -> str:
-    if total <= _SHOWN:
+    if total <= SHOWN:
         return ""
-    return f'<p class="faint">{total - _SHOWN} more stand in dropped.parquet.</p>'
+    return f'<p class="faint">{total - SHOWN} more stand in dropped.parquet.</p>'
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 KIND = "loratelier corpus"
+NAMED = 200  # broken items that a file's report names one by one
 
 
 class _Part(BaseModel):
@@ -42,35 +43,52 @@ class Mended(_Part):
 
 
 class SameConversation(_Part):
-    """Files that held one conversation."""
+    """Files that held one conversation; ``times``, of so many conversations."""
 
     kept: str
     left: list[str]
+    times: int = 1
+
+
+class BrokenItem(_Part):
+    """One item of a file that could not be read while the rest was."""
+
+    item: str
+    reason: str
 
 
 class NoteReport(_Part):
-    """One source file. ``state`` is ``read``, ``no messages found``, ``empty`` or why unread."""
+    """One source file. ``state`` is ``read``, ``no messages found``, ``empty`` or why unread.
+
+    ``kind`` is what the file was recognised as. ``broken`` names the first :data:`NAMED` of its
+    ``broken_items``; all of them stand among the dropped.
+    """
 
     file: str
     state: str
+    kind: str = ""
     encoding: str = ""
     title: str = ""
     conversation: str = ""
+    conversations: int = 0
     messages: int = 0
+    passages: int = 0
     in_rows: int = 0
     dropped: int = 0
     repaired: int = 0
     lossy: int = 0
     commentary: list[Remark] = []
     repairs: list[Mended] = []
+    broken_items: int = 0
+    broken: list[BrokenItem] = []
 
 
 class Report(_Part):
     """The manifest: settings, counts, and what happened to each file.
 
-    ``messages`` = ``messages_in_rows`` + ``dropped``; commentary and callouts inside messages are
-    counted apart. ``repaired`` counts mended messages, ``lossy`` those among them that lack
-    characters. ``tokens`` are new ones that rows use: hyperlexemes.
+    ``messages`` = ``messages_in_rows`` + ``dropped``; commentary, callouts inside messages and
+    passages of texts are counted apart. ``repaired`` counts mended messages, ``lossy`` those among
+    them that lack characters. ``tokens`` are new ones that rows use: hyperlexemes.
     """
 
     kind: str = KIND
@@ -82,6 +100,7 @@ class Report(_Part):
     holdout: float
     include_lossy: bool
     script: str | None
+    speaker: str | None = None
     conversations: int
     messages: int
     rows: int
@@ -93,6 +112,9 @@ class Report(_Part):
     lossy: int
     commentary: int
     nested: int
+    passages: int = 0
+    candidates: int = 0
+    broken: int = 0
     tokens: list[str] = []
     reasons: dict[str, int]
     same: list[SameConversation]
@@ -111,6 +133,9 @@ class Report(_Part):
             "repaired": self.repaired,
             "lossy": self.lossy,
             "commentary": self.commentary,
+            "passages": self.passages,
+            "candidates": self.candidates,
+            "broken": self.broken,
         }
 
     def repair_lines(self) -> list[str]:
@@ -120,6 +145,12 @@ class Report(_Part):
     def silent_notes(self) -> list[NoteReport]:
         """Return the files that gave no message."""
         return [note for note in self.files if note.state != "read"]
+
+
+def broken_line(item: BrokenItem, file: str) -> str:
+    """Name a broken item: its file, its place there, and why."""
+    where = f"{file} {item.item}".rstrip()
+    return f"{where}: {item.reason}"
 
 
 def _mended(note: NoteReport) -> list[str]:

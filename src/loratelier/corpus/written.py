@@ -12,7 +12,6 @@ from loratelier.corpus.located import Located, Place, load
 from loratelier.corpus.report import count
 from loratelier.corpus.scenes.model import Hyperlexeme, Scene, check_names, check_once
 from loratelier.corpus.scenes.rows import hyperlexeme_rows, scene_rows, whole_scene_row
-from loratelier.corpus.sources import Source
 from loratelier.corpus.structures.model import Structure
 from loratelier.corpus.structures.rows import check_rows, structure_rows
 from loratelier.kit.errors import InputError, did_you_mean
@@ -117,11 +116,14 @@ def read_written(text: str, name: str) -> WrittenFile:
     return WrittenFile(scenes, hyperlexemes, structures, located)
 
 
-def written_rows(file: WrittenFile, source: Source, format: str) -> list[Made]:
-    """Make the rows of a file; in the format ``scene`` each scene is one row, whole."""
+def written_rows(file: WrittenFile, name: str, steps: tuple[str, ...], format: str) -> list[Made]:
+    """Make the rows of a file; in the format ``scene`` each scene is one row, whole.
+
+    ``steps`` says what decoding the file needed.
+    """
 
     def place(list_name: str, number: int, uid: str) -> Place:
-        return Place(source.name, uid, file.located, (list_name, number), source.steps)
+        return Place(name, uid, file.located, (list_name, number), steps)
 
     made: list[Made] = []
     by_id = {scene.id: scene for scene in file.scenes}
