@@ -225,6 +225,7 @@ def test_other_files_are_named_and_do_no_harm(tmp_path):
         "empty.md": "empty",
         "blank.md": "empty",
         "plain.md": "no messages found",
+        "data.json": "structured data of no known kind (an empty object)",
         "binary.md": "a binary file, not text",
     }
     by_file = {each["lineage"][0]["file"]: each for each in corpus.dropped.to_pylist()}
