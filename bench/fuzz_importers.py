@@ -24,7 +24,7 @@ from tests.corpus.documents import documents
 from loratelier.corpus import importers
 from loratelier.corpus.convert import to_row, to_text_rows
 from loratelier.corpus.importers.blobs import Blob
-from loratelier.corpus.importers.parts import Broken, Document, Thread
+from loratelier.corpus.importers.parts import Broken, Document, Thread, Unread, Written
 from loratelier.corpus.lineage import COUNTED, check_conserved
 from loratelier.corpus.mend import mend_document, mend_thread
 
@@ -93,7 +93,8 @@ def taken(name, part):
     elif isinstance(part, Document):
         ready = mend_document(name, part, None)
     else:
-        return "broken item" if isinstance(part, Broken) else "unread file"
+        others = {Broken: "broken item", Unread: "unread file", Written: "written"}
+        return others[type(part)]
     one = ready.conversation
     if one is not None:
         rows, left = [], []

@@ -2,7 +2,6 @@
 
 import pytest
 
-from loratelier.corpus import build as build_module
 from loratelier.corpus.segment import LONGEST, passages
 from loratelier.kit.errors import InputError
 from tests.corpus.corpus_texts import ENGLISH, RUSSIAN
@@ -11,9 +10,8 @@ from tests.corpus.pdfs import LATIN, glyphs, latin, numbered, pdf
 
 
 @pytest.fixture
-def raw(monkeypatch):
+def raw():
     """Build rows of plain text."""
-    monkeypatch.setattr(build_module, "FORMATS", ("chat", "raw"))
     return lambda source, **options: build(source, format="raw", **options)
 
 
