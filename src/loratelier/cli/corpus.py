@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loratelier.cli import corpus_scores
 from loratelier.cli.console import Json, out, print_json
 
 if TYPE_CHECKING:
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="corpus",
-    help="From a person's texts to training rows: build, show, diff.",
+    help="From a person's texts to training rows: build, show, diff, score, select.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+corpus_scores.register(app)
 
 Folder = Annotated[Path, typer.Argument(help="A corpus folder.", show_default=False)]
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from loratelier.corpus.formats import Rendered, render
 from loratelier.corpus.lineage import Candidate, Dropped, Origin, Row, Turn
+from loratelier.corpus.notes import ScoreNote
 from loratelier.corpus.page import SHOWN, page
 from loratelier.corpus.report import KIND, Report
 from loratelier.kit.errors import InputError
@@ -140,7 +141,7 @@ class Corpus:
         candidates = CANDIDATES_SCHEMA.empty_table()
         if (path / CANDIDATES).exists():
             candidates = _table(path / CANDIDATES, CANDIDATES_SCHEMA)
-        if content_hash(rows, dropped, candidates) != report.hash:
+        if content_hash(rows, dropped, candidates, report.scores) != report.hash:
             raise InputError(
                 f"The corpus {path} is damaged: its rows do not match its manifest",
                 "Build it anew",
@@ -191,8 +192,14 @@ def _on_disk(records: Iterable[dict[str, Any]], schema: Any) -> Any:
     return table
 
 
-def content_hash(rows: Any, dropped: Any, candidates: Any) -> str:
-    """Return the SHA-256 of all that stands in the tables, independent of their encoding."""
+def content_hash(
+    rows: Any, dropped: Any, candidates: Any, scores: Sequence[ScoreNote] = ()
+) -> str:
+    """Return the SHA-256 of all that stands in the tables, independent of their encoding.
+
+    ``scores`` say with which base and formula a column of scores was made: a number without them
+    means nothing, so they are covered too.
+    """
     digest = hashlib.sha256()
     for table in (rows, dropped, candidates):
         for batch in table.to_batches(max_chunksize=_BATCH):
@@ -200,6 +207,8 @@ def content_hash(rows: Any, dropped: Any, candidates: Any) -> str:
                 line = json.dumps(record, ensure_ascii=False, sort_keys=True)
                 digest.update(line.encode("utf-8") + b"\n")
         digest.update(b"\0")
+    for note in scores:
+        digest.update(json.dumps(note.model_dump(mode="json"), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -304,7 +313,10 @@ def _table(path: Path, schema: Any) -> Any:
         raise InputError(
             f"The corpus {path.parent} is damaged: {path.name} cannot be read", "Build it anew"
         ) from error
-    if not table.schema.equals(schema):
+    # Scores are columns of their own beside these; the hash covers them all.
+    if any(name not in table.column_names for name in schema.names) or not table.select(
+        schema.names
+    ).schema.equals(schema):
         raise InputError(
             f"The corpus {path.parent} is damaged: {path.name} has other columns", "Build it anew"
         )

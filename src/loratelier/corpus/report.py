@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from loratelier.corpus.notes import ComparisonNote, ScoreNote, SelectionNote
+
 KIND = "loratelier corpus"
 NAMED = 200  # broken items that a file's report names one by one
 
@@ -119,6 +121,9 @@ class Report(_Part):
     reasons: dict[str, int]
     same: list[SameConversation]
     files: list[NoteReport]
+    scores: list[ScoreNote] = []
+    comparisons: list[ComparisonNote] = []
+    selections: list[SelectionNote] = []
 
     def counts(self) -> dict[str, int]:
         """Return the counts that ``corpus build --json`` prints."""
