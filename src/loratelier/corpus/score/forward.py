@@ -74,13 +74,14 @@ def _batch_losses(base: Base, passages: Sequence[Passage]) -> list[Losses]:
 def _head_losses(base: Base, hidden: Tensor, where: Tensor, labels: Tensor) -> Losses:
     """Return ``-log p(label)`` for the hidden states at ``where``: float32 [N]."""
     head = base.model.get_output_embeddings()
-    row = base.model.config.get_text_config().vocab_size * 4
-    chunk = max(16, _CHUNK.get(base.device.type, 24 << 20) // row)
+    words = base.model.config.get_text_config().vocab_size
+    chunk = max(16, _CHUNK.get(base.device.type, 24 << 20) // (words * 4))
+    # Used again for every chunk: fresh memory of this size costs as much as filling it.
+    scratch = torch.empty((min(chunk, len(where)), words), device=base.device)
     losses = []
     for part, targets in zip(where.split(chunk), labels.split(chunk), strict=True):
-        logits = head(hidden[part]).float()
-        own = logits.gather(1, targets[:, None])[:, 0]
-        losses.append(logits.logsumexp(1) - own)
+        likely = torch.log_softmax(head(hidden[part]).float(), 1, out=scratch[: len(part)])
+        losses.append(-likely.gather(1, targets[:, None])[:, 0])
     found: Losses = torch.cat(losses).cpu().numpy()
     return found
 
