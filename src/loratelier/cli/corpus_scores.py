@@ -9,6 +9,7 @@ from loratelier.cli.console import Json, out, print_json
 
 if TYPE_CHECKING:
     from loratelier.corpus.score import Scored
+    from loratelier.corpus.select import Selected
 
 Folder = Annotated[Path, typer.Argument(help="A corpus folder.", show_default=False)]
 
@@ -16,6 +17,7 @@ Folder = Annotated[Path, typer.Argument(help="A corpus folder.", show_default=Fa
 def register(app: typer.Typer) -> None:
     """Add the verbs to ``loratelier corpus``."""
     app.command()(score)
+    app.command()(select)
 
 
 def score(
@@ -74,6 +76,125 @@ def score(
         print_json(_score_document(scored, folder))
     else:
         _print_scores(scored, folder)
+
+
+def select(
+    folder: Folder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The corpus folder to write.")],
+    top: Annotated[
+        float | None,
+        typer.Option(help="How many training rows: 0.1 is a tenth, 50 is fifty rows."),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="The score that ranks, highest first.")] = None,
+    lowest: Annotated[bool, typer.Option("--lowest", help="Rank the lowest first.")] = False,
+    max_ppl: Annotated[float | None, typer.Option(help="The same as --max ppl=N.")] = None,
+    low: Annotated[
+        list[str] | None, typer.Option("--min", metavar="SCORE=N", help="Leave out what is below.")
+    ] = None,
+    high: Annotated[
+        list[str] | None, typer.Option("--max", metavar="SCORE=N", help="Leave out what is above.")
+    ] = None,
+    diverse: Annotated[
+        bool, typer.Option("--diverse", help="Rows that together stand for all the others.")
+    ] = False,
+    pool: Annotated[
+        float, typer.Option(help="With --by and --diverse: so many times as many to choose from.")
+    ] = 3.0,
+    base: Annotated[
+        str | None,
+        typer.Option(help="With --diverse: likeness is that of this base's hidden states."),
+    ] = None,
+    cap_source: Annotated[
+        int | None, typer.Option(metavar="N", help="At most so many rows from one file.")
+    ] = None,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY:VALUE=N",
+            help="Rows that must be among them: script:Cyrl=0.5, file:diary.md=10, format:chat=3.",
+        ),
+    ] = None,
+    replay: Annotated[Path | None, typer.Option(help="A corpus of general rows to mix in.")] = None,
+    replay_share: Annotated[
+        float, typer.Option(help="Their share of all training rows; with --replay 0.2.")
+    ] = 0.0,
+    control: Annotated[
+        Path | None, typer.Option(help="Write as many rows drawn at random to this folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a corpus that exists in the folder.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Choose training rows by their scores; held-out rows stay as they are."""
+    from loratelier.base import load_base
+    from loratelier.corpus import Corpus
+    from loratelier.corpus.folder import check_target
+    from loratelier.corpus.select import Limit, Wish, parse_limits, parse_quotas, select_rows
+    from loratelier.kit.errors import InputError
+
+    bound = () if max_ppl is None else (Limit("ppl", high=max_ppl),)
+    wish = Wish(
+        top=top,
+        by=by,
+        lowest=lowest,
+        limits=(*bound, *parse_limits(low or [], high or [])),
+        diverse=diverse,
+        pool=pool,
+        cap_source=cap_source,
+        quotas=parse_quotas(quota or []),
+        replay_share=(replay_share or 0.2) if replay else replay_share,
+        seed=seed,
+    )
+    if base and not diverse:
+        raise InputError("--base is for --diverse only", "Add --diverse, or leave it away")
+    for target in (output, *([control] if control else [])):
+        check_target(target, replace=force)
+    chosen = select_rows(
+        Corpus.load(folder),
+        wish,
+        base=load_base(base) if base else None,
+        replay=Corpus.load(replay) if replay else None,
+        control=control is not None,
+    )
+    chosen.corpus.save(output, replace=force)
+    if control and chosen.control:
+        chosen.control.save(control, replace=force)
+    if json:
+        print_json(_select_document(chosen, output, control))
+    else:
+        _print_selection(chosen, output, control)
+
+
+def _select_document(chosen: "Selected", output: Path, control: Path | None) -> dict[str, Any]:
+    note = chosen.corpus.report.selections[-1]
+    return {
+        **chosen.corpus.report.counts(),
+        **note.model_dump(mode="json"),
+        "likeness": chosen.likeness or None,
+        "hash": chosen.corpus.hash,
+        "path": str(output),
+        "control": (
+            {"path": str(control), "hash": chosen.control.hash} if chosen.control else None
+        ),
+    }
+
+
+def _print_selection(chosen: "Selected", output: Path, control: Path | None) -> None:
+    report = chosen.corpus.report
+    note = report.selections[-1]
+    _line(f"{note.selected} of {note.candidates} training rows chosen")
+    if chosen.likeness:
+        _line(f"Likeness: {chosen.likeness}")
+    for cause, number in note.reasons.items():
+        _line(f"  {number} left out: {cause}")
+    if note.replayed:
+        _line(f"{note.replayed} rows replayed from corpus {(note.replay_source or '')[:12]}")
+    _line(f"{report.train} rows to train on, {report.held_out} held out as before")
+    _line(f"Corpus: {output}")
+    if control:
+        _line(f"Random control of the same size: {control}")
 
 
 def _score_document(scored: "Scored", folder: Path) -> dict[str, Any]:
