@@ -32,9 +32,9 @@ class ScoreNote(_Note):
     version: int
     base: BaseNote | None
     settings: dict[str, Any]
-    scored: int
-    unscored: int
-    reasons: dict[str, int]
+    scored: int = 0
+    unscored: int = 0
+    reasons: dict[str, int] = {}
     lowest: float | None = None
     quarter: float | None = None
     median: float | None = None

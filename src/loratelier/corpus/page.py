@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from loratelier.corpus.notes import ScoreNote
 from loratelier.corpus.report import Mended, NoteReport, Report, count, first_words
 
 # A page with every drop of ten thousand notes would not open; the rest stands in the parquet file.
@@ -45,6 +46,8 @@ def page(report: Report, dropped: Sequence[Mapping[str, Any]], total: int) -> st
     """
     body = (
         _head(report),
+        _scores(report),
+        _selections(report),
         _files(report.files),
         _repairs(report),
         _same(report),
@@ -87,6 +90,35 @@ def _beside(report: Report) -> str:
             "candidates for preferences, not labelled ones."
         )
     return "".join(f"\n<p>{line}</p>" for line in said)
+
+
+def _scores(report: Report) -> str:
+    if not report.scores:
+        return ""
+    heads = ("score", "what", "by", "rows", "not scored", "lowest", "¼", "median", "¾", "highest")
+    return "<h2>Scores</h2>\n" + _table(heads, map(_score, report.scores))
+
+
+def _score(note: ScoreNote) -> tuple[str | int, ...]:
+    figures = (note.lowest, note.quarter, note.median, note.three_quarters, note.highest)
+    by = note.base.name if note.base else "no base"
+    return (note.column, note.metric, by, note.scored, note.unscored, *map(_number, figures))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _selections(report: Report) -> str:
+    if not report.selections:
+        return ""
+    rows = (
+        (note.candidates, note.selected, note.replayed, cause, number)
+        for note in report.selections
+        for cause, number in note.reasons.items()
+    )
+    heads = ("training rows", "chosen", "replayed", "left out because", "rows")
+    return "<h2>Selection</h2>\n" + _table(heads, rows)
 
 
 def _files(files: Sequence[NoteReport]) -> str:

@@ -126,11 +126,9 @@ def _with_scores(corpus: Corpus, base: Base | None, scores: Scores, settings: Se
     rows = put_column(rows, REASONS, _reasons(corpus.rows, scores.values))
     old = [note for note in corpus.report.scores if note.column not in scores.values]
     new = [_note(column, base, scores, settings) for column in scores.values]
+    notes = recounted([*old, *new], rows)
     report = corpus.report.model_copy(
-        update={
-            "scores": old + new,
-            "hash": content_hash(rows, corpus.dropped, old + new),
-        }
+        update={"scores": notes, "hash": content_hash(rows, corpus.dropped, notes)}
     )
     return Corpus(rows, corpus.dropped, report)
 
@@ -178,34 +176,47 @@ def _reasons(rows: Any, values: Mapping[str, Sequence[Any]]) -> Any:
 
 def _note(column: str, base: Base | None, scores: Scores, settings: Settings) -> ScoreNote:
     metric = m.metric_of(column)
-    values = scores.values[column]
-    lacking = Counter(value.reason for value in values if isinstance(value, Unscored))
-    numbers = [value for value in values if isinstance(value, int | float)]
-    quartiles = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1]).tolist() if numbers else [None] * 5
     return ScoreNote(
         column=column,
         metric=metric.name,
         version=m.VERSION,
         base=base_note(base) if base and metric.needs_base else None,
-        settings=_settings(metric.name, scores, settings),
-        scored=len(values) - lacking.total(),
-        unscored=lacking.total(),
-        reasons=dict(lacking.most_common()),
-        lowest=quartiles[0],
-        quarter=quartiles[1],
-        median=quartiles[2],
-        three_quarters=quartiles[3],
-        highest=quartiles[4],
+        settings=_settings(column, scores, settings),
     )
 
 
-def _settings(name: str, scores: Scores, settings: Settings) -> dict[str, Any]:
+def recounted(notes: Sequence[ScoreNote], rows: Any) -> list[ScoreNote]:
+    """Return the notes with the counts and quartiles of these rows."""
+    return [note.model_copy(update=_counts(note.column, rows)) for note in notes]
+
+
+def _counts(column: str, rows: Any) -> dict[str, Any]:
+    values = rows.column(column).to_pylist()
+    lacking = Counter(
+        entry["reason"]
+        for entries in rows.column(REASONS).to_pylist()
+        for entry in entries
+        if entry["column"] == column
+    )
+    numbers = [value for value in values if isinstance(value, int | float)]
+    quartiles = np.quantile(numbers, [0, 0.25, 0.5, 0.75, 1]).tolist() if numbers else [None] * 5
+    names = ("lowest", "quarter", "median", "three_quarters", "highest")
+    return {
+        "scored": sum(value is not None for value in values),
+        "unscored": lacking.total(),
+        "reasons": dict(lacking.most_common()),
+        **dict(zip(names, quartiles, strict=True)),
+    }
+
+
+def _settings(column: str, scores: Scores, settings: Settings) -> dict[str, Any]:
+    name = m.metric_of(column).name
     if name == "s-ifd":
         return {"keep": settings.keep, "threshold": scores.threshold}
     if name == "token-mask":
         tokens = [
             flag
-            for masks in scores.values[name]
+            for masks in scores.values[column]
             if not isinstance(masks, Unscored)
             for mask in masks
             for flag in mask.hard

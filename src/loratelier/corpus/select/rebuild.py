@@ -11,7 +11,7 @@ from loratelier.corpus.folder import Corpus, content_hash
 from loratelier.corpus.lineage import MESSAGE
 from loratelier.corpus.notes import ScoreNote, SelectionNote
 from loratelier.corpus.report import NoteReport, Report
-from loratelier.corpus.score.columns import REASONS
+from loratelier.corpus.score.columns import REASONS, recounted
 from loratelier.corpus.score.likeness import row_text
 from loratelier.corpus.select.wish import Wish
 from loratelier.kit.errors import InputError
@@ -185,9 +185,11 @@ def _report(
         NoteReport(file=_REPLAY + file, state="read", messages=number, in_rows=number)
         for file, number in sorted(from_elsewhere.items())
     ]
+    scores = recounted(old.scores, rows)
     return old.model_copy(
         update={
-            "hash": content_hash(rows, dropped, old.scores),
+            "hash": content_hash(rows, dropped, scores),
+            "scores": scores,
             "conversations": len(set(rows.column("conversation").to_pylist())),
             "messages": messages,
             "rows": rows.num_rows,
