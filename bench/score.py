@@ -1,6 +1,9 @@
 """How much faster rows are scored here than one at a time, and whether the numbers are the same.
 
-Run: ``python bench/score.py [--corpus DIR] [--rows 8] [--join 1] [--rounds 1] [--threads N]``
+Run::
+
+    python bench/score.py [--corpus DIR] [--rows 8] [--join 1] [--rounds 1] [--threads N]
+    [--ways ours,shared,apart]
 
 Three runs over the same rows with the demo base, in turn, in one process, nothing cached:
 
@@ -94,6 +97,7 @@ def main():
     options.add_argument("--join", type=int, default=1, help="conversations laid end to end")
     options.add_argument("--rounds", type=int, default=1)
     options.add_argument("--threads", type=int)
+    options.add_argument("--ways", default="ours,shared,apart")
     given = options.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -112,8 +116,10 @@ def main():
         "shared": OneByOne(base, share=True).score,
         "apart": OneByOne(base, share=False).score,
     }
+    ways = {name: ways[name] for name in given.ways.split(",")}
+    short = [{"messages": [{"role": r, "content": "Warm up."} for r in ("user", "assistant")]}]
     for way in ways.values():
-        way(rows[:1])
+        way(short)
     wall, work, found = {way: [] for way in ways}, {way: [] for way in ways}, {}
     for _ in range(given.rounds):
         for name, way in ways.items():
@@ -131,15 +137,18 @@ def main():
                 "threads": torch.get_num_threads(),
                 "seconds": seconds,
                 "cpu_seconds": busy,
-                "times_faster_than_shared": seconds["shared"] / seconds["ours"],
-                "times_faster_than_apart": seconds["apart"] / seconds["ours"],
-                "cpu_times_faster_than_shared": busy["shared"] / busy["ours"],
-                "cpu_times_faster_than_apart": busy["apart"] / busy["ours"],
+                "times_faster_than": {
+                    name: seconds[name] / seconds["ours"] for name in ways if name != "ours"
+                },
+                "times_faster_than_in_cpu_time": {
+                    name: busy[name] / busy["ours"] for name in ways if name != "ours"
+                },
                 "largest_difference": {
                     metric: float(
-                        np.abs(np.subtract(found["ours"][metric], found["shared"][metric])).max()
+                        np.abs(np.subtract(found["ours"][metric], found[name][metric])).max()
                     )
                     for metric in METRICS
+                    for name in list(ways)[1:2]
                 },
             },
             indent=1,
