@@ -360,8 +360,8 @@ def test_a_text_row_is_dropped_whole(scored):
         {**row, "messages": None, "text": " / ".join(m["content"] for m in row["messages"])}
         for row in rows
     ]
-    schema = scored.rows.schema.append(pa.field("text", pa.string()))
-    corpus = Corpus(pa.Table.from_pylist(texts, schema=schema), scored.dropped, scored.report)
+    table = pa.Table.from_pylist(texts, schema=scored.rows.schema)
+    corpus = Corpus(table, scored.dropped, scored.report)
     chosen = select_rows(corpus, Wish(top=2, by="length")).corpus
     check_whole(corpus, chosen)
     assert sum(bool(row["text"]) for row in chosen.dropped.to_pylist()) == scored.report.train - 2
