@@ -1,6 +1,7 @@
 """Selection: against brute force where there is one, and nothing that vanishes."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -129,7 +130,7 @@ def with_scores(corpus, column, values):
         for split in corpus.rows.column("split").to_pylist()
     ]
     rows = put_column(corpus.rows, column, pa.array(column_values, type=pa.float64()))
-    return Corpus(rows, corpus.dropped, corpus.report)
+    return replace(corpus, rows=rows)
 
 
 def test_limits_and_rows_without_a_score(scored):
@@ -365,3 +366,37 @@ def test_a_text_row_is_dropped_whole(scored):
     chosen = select_rows(corpus, Wish(top=2, by="length")).corpus
     check_whole(corpus, chosen)
     assert sum(bool(row["text"]) for row in chosen.dropped.to_pylist()) == scored.report.train - 2
+
+
+def test_passages_and_other_versions_go_with_their_rows(tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    paragraph = "The river ran slowly past the mill, and nobody on the bridge said a word. " * 12
+    (folder / "story.txt").write_text("\n\n".join([paragraph] * 30), encoding="utf-8")
+    for number in range(4):
+        first = MESSAGES.format(question=f"Q{number}?", answer=f"one {number}", uid=f"v{number}")
+        second = MESSAGES.format(question="", answer=f"two {number}", uid=f"w{number}")
+        again = second[second.index(">[!nexus_agent]") :]
+        (folder / f"{number}.md").write_text(first + again, encoding="utf-8")
+    corpus = build_corpus(folder, holdout=0, format="raw")
+    assert (corpus.report.candidates, corpus.report.passages > 3) == (4, True)
+    chosen = select_rows(corpus, Wish(top=4, diverse=True)).corpus
+    before, after = (
+        Counter((o["file"], o["item"], o["start"]) for row in rows for o in row["lineage"])
+        for rows in (
+            corpus.rows.to_pylist() + corpus.dropped.to_pylist(),
+            chosen.rows.to_pylist() + chosen.dropped.to_pylist(),
+        )
+    )
+    assert before == after
+    report = chosen.report
+    assert report.messages == corpus.report.messages == report.messages_in_rows + report.dropped
+    kept = {row["id"] for row in chosen.rows.to_pylist()}
+    left = corpus.rows.num_rows - len(kept)
+    assert {row["row"] for row in chosen.candidates.to_pylist()} <= kept
+    assert report.candidates == chosen.candidates.num_rows
+    kinds = Counter(row["kind"] for row in chosen.dropped.to_pylist())
+    assert kinds["message"] == report.dropped
+    assert left == report.selections[-1].candidates - report.selections[-1].selected
+    folder = chosen.save(tmp_path / "out")
+    assert Corpus.load(folder).hash == chosen.hash

@@ -192,9 +192,7 @@ def _on_disk(records: Iterable[dict[str, Any]], schema: Any) -> Any:
     return table
 
 
-def content_hash(
-    rows: Any, dropped: Any, candidates: Any, scores: Sequence[ScoreNote] = ()
-) -> str:
+def content_hash(rows: Any, dropped: Any, candidates: Any, scores: Sequence[ScoreNote] = ()) -> str:
     """Return the SHA-256 of all that stands in the tables, independent of their encoding.
 
     ``scores`` say with which base and formula a column of scores was made: a number without them

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ def with_comparison(scored: Scored, comparison: ComparisonNote) -> Scored:
         if (note.base, note.other) != (comparison.base, comparison.other)
     ]
     report = report.model_copy(update={"comparisons": [*kept, comparison]})
-    corpus = Corpus(scored.corpus.rows, scored.corpus.dropped, report)
-    return Scored(corpus, scored.scores, comparison)
+    return Scored(replace(scored.corpus, report=report), scored.scores, comparison)
 
 
 def base_note(base: Base) -> BaseNote:
@@ -128,9 +127,12 @@ def _with_scores(corpus: Corpus, base: Base | None, scores: Scores, settings: Se
     new = [_note(column, base, scores, settings) for column in scores.values]
     notes = recounted([*old, *new], rows)
     report = corpus.report.model_copy(
-        update={"scores": notes, "hash": content_hash(rows, corpus.dropped, notes)}
+        update={
+            "scores": notes,
+            "hash": content_hash(rows, corpus.dropped, corpus.candidates, notes),
+        }
     )
-    return Corpus(rows, corpus.dropped, report)
+    return Corpus(rows, corpus.dropped, report, corpus.candidates)
 
 
 def put_column(table: Any, name: str, values: Any) -> Any:

@@ -2,13 +2,14 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from loratelier.corpus.folder import Corpus, content_hash
-from loratelier.corpus.lineage import MESSAGE
+from loratelier.corpus.lineage import MESSAGE, PASSAGE
 from loratelier.corpus.notes import ScoreNote, SelectionNote
 from loratelier.corpus.report import NoteReport, Report
 from loratelier.corpus.score.columns import REASONS, recounted
@@ -48,16 +49,20 @@ def rebuild(
     if out & set(chosen):
         raise RuntimeError("A row was chosen and left out at once")
     kept = [number for number in range(corpus.rows.num_rows) if number not in out]
+    gone = corpus.rows.take(pa.array(sorted(left), type=pa.int64())).to_pylist()
     rows = corpus.rows.take(pa.array(kept, type=pa.int64()))
     rows = pa.concat_tables([rows, pa.Table.from_pylist(list(extra), schema=rows.schema)])
-    gone = corpus.rows.to_pylist()
-    records = [
-        record for number in sorted(left) for record in _dropped(gone[number], left[number][1])
+    fresh = [
+        (left[number][0], record)
+        for number, row in zip(sorted(left), gone, strict=True)
+        for record in _dropped(row, left[number][1])
     ]
-    dropped = pa.concat_tables(
-        [corpus.dropped, pa.Table.from_pylist(records, schema=corpus.dropped.schema)]
-    )
-    causes = Counter(left[number][0] for number in left for _ in gone[number]["lineage"])
+    records = pa.Table.from_pylist([one for _, one in fresh], schema=corpus.dropped.schema)
+    dropped = pa.concat_tables([corpus.dropped, records])
+    _check_conserved(corpus, rows, dropped, extra)
+    # What else an answer might have been has no place without the row that the answer is in.
+    candidates = corpus.candidates.filter(pc.is_in(corpus.candidates["row"], rows["id"].unique()))
+    causes = Counter(cause for cause, record in fresh if record["kind"] == MESSAGE)
     note = SelectionNote(
         source=corpus.hash,
         settings=dict(settings),
@@ -68,8 +73,38 @@ def rebuild(
         replay_source=replay.hash if replay else None,
         reasons=dict(Counter(cause for cause, _ in left.values()).most_common()),
     )
-    report = _report(corpus.report, rows, dropped, causes, extra, note)
-    return Corpus(rows, dropped, report)
+    report = _report(corpus.report, rows, [record for _, record in fresh], causes, extra)
+    scores = recounted(report.scores, rows)
+    report = report.model_copy(
+        update={
+            "hash": content_hash(rows, dropped, candidates, scores),
+            "scores": scores,
+            "candidates": candidates.num_rows,
+            "selections": [*report.selections, note],
+        }
+    )
+    return Corpus(rows, dropped, report, candidates)
+
+
+def _check_conserved(
+    corpus: Corpus, rows: Any, dropped: Any, extra: Sequence[Mapping[str, Any]]
+) -> None:
+    given = _places(corpus.rows.column("lineage").to_pylist())
+    given += _places(corpus.dropped.column("lineage").to_pylist())
+    given += _places(row["lineage"] for row in extra)
+    found = _places(rows.column("lineage").to_pylist())
+    found += _places(dropped.column("lineage").to_pylist())
+    if given != found:
+        wrong = (given - found) + (found - given)
+        raise RuntimeError(f"Messages were lost or doubled on the way: {list(wrong)[:3]}")
+
+
+def _places(lineages: Iterable[Sequence[Mapping[str, Any]]]) -> Counter[tuple[Any, ...]]:
+    return Counter(
+        (origin["file"], origin["item"], origin["start"], origin["end"])
+        for lineage in lineages
+        for origin in lineage
+    )
 
 
 def replayed(corpus: Corpus, replay: Corpus, selected: int, wish: Wish) -> list[dict[str, Any]]:
@@ -127,78 +162,82 @@ def _replayed(
 
 
 def _dropped(row: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
-    """Return a record a message of the row.
+    """Return a record for each source of the row, with the words that it became.
 
-    A row that is no list of messages gives its text with the first of its sources.
+    Sources that were put together give their words with the first of them, and so does a row that
+    is no list of messages.
     """
-    messages = row.get("messages") or []
-    if len(messages) == len(row["lineage"]):
-        texts = [message["content"] for message in messages]
-    else:
-        texts = [row_text(row), *[""] * (len(row["lineage"]) - 1)]
-    return [
-        {
-            "reason": reason,
-            "kind": MESSAGE,
-            "text": text,
-            "conversation": row["conversation"],
-            "lossy": row["lossy"],
-            "lineage": [origin],
-        }
-        for text, origin in zip(texts, row["lineage"], strict=True)
-    ]
+    messages = row["messages"] or []
+    turns = 1 + max((origin["message"] for origin in row["lineage"]), default=0)
+    words = [message["content"] for message in messages]
+    if len(words) != turns:
+        words = [row_text(row), *[""] * (turns - 1)]
+    records = []
+    for origin in row["lineage"]:
+        records.append(
+            {
+                "reason": reason,
+                "kind": PASSAGE if origin["role"] == "text" else MESSAGE,
+                "text": words[origin["message"]],
+                "conversation": row["conversation"],
+                "lossy": row["lossy"],
+                "lineage": [{**origin, "message": 0}],
+            }
+        )
+        words[origin["message"]] = ""
+    return records
 
 
 def _report(
     old: Report,
     rows: Any,
-    dropped: Any,
+    fresh: Sequence[Mapping[str, Any]],
     causes: Counter[str],
     extra: Sequence[Mapping[str, Any]],
-    note: SelectionNote,
 ) -> Report:
-    origins = rows.column("lineage").to_pylist()
-    in_rows = Counter(origin["file"] for lineage in origins for origin in lineage)
-    splits = Counter(rows.column("split").to_pylist())
-    from_elsewhere = Counter(origin["file"] for row in extra for origin in row["lineage"])
-    messages = old.messages + from_elsewhere.total()
-    reasons = Counter(old.reasons) + causes
-    if messages != in_rows.total() + reasons.total():
-        raise RuntimeError("Messages were lost or doubled on the way")
-    left = Counter(
-        lineage[0]["file"]
-        for kind, lineage in zip(
-            dropped.column("kind").to_pylist(), dropped.column("lineage").to_pylist(), strict=True
-        )
-        if kind == MESSAGE
+    """Return the build's report with its counts moved by what was dropped and what was added."""
+    gone = Counter(record["lineage"][0]["file"] for record in fresh)
+    gone_messages = Counter(
+        record["lineage"][0]["file"] for record in fresh if record["kind"] == MESSAGE
     )
+    added = [origin for row in extra for origin in row["lineage"]]
+    passages = sum(origin["role"] == "text" for origin in added)
+    messages = len(added) - passages
+    splits = Counter(rows.column("split").to_pylist())
     files = [
         file.model_copy(
             update={
-                "in_rows": in_rows[file.file] - from_elsewhere[file.file],
-                "dropped": left[file.file],
+                "in_rows": file.in_rows - gone[file.file],
+                "dropped": file.dropped + gone_messages[file.file],
             }
         )
         for file in old.files
     ]
-    files += [
-        NoteReport(file=_REPLAY + file, state="read", messages=number, in_rows=number)
-        for file, number in sorted(from_elsewhere.items())
-    ]
-    scores = recounted(old.scores, rows)
     return old.model_copy(
         update={
-            "hash": content_hash(rows, dropped, scores),
-            "scores": scores,
             "conversations": len(set(rows.column("conversation").to_pylist())),
-            "messages": messages,
+            "messages": old.messages + messages,
+            "passages": old.passages + passages,
             "rows": rows.num_rows,
             "train": splits["train"],
             "held_out": splits["holdout"],
-            "messages_in_rows": in_rows.total(),
-            "dropped": reasons.total(),
-            "reasons": dict(reasons.most_common()),
-            "files": files,
-            "selections": [*old.selections, note],
+            "messages_in_rows": old.messages_in_rows - gone_messages.total() + messages,
+            "dropped": old.dropped + gone_messages.total(),
+            "reasons": dict((Counter(old.reasons) + causes).most_common()),
+            "files": [*files, *_replayed_files(added)],
         }
     )
+
+
+def _replayed_files(added: Sequence[Mapping[str, Any]]) -> list[NoteReport]:
+    counts = Counter((origin["file"], origin["role"] == "text") for origin in added)
+    return [
+        NoteReport(
+            file=_REPLAY + file,
+            state="read",
+            messages=counts[file, False],
+            passages=counts[file, True],
+            in_rows=counts[file, False] + counts[file, True],
+        )
+        for file in sorted({file for file, _ in counts})
+    ]
