@@ -30,6 +30,8 @@ def losses_of(base: Base, passages: Sequence[Passage]) -> Iterator[list[tuple[in
 
     Longest first, so that what does not fit fails at once and the time left is never too rosy.
     """
+    if not passages:
+        return
     batched = _projects(base)
     limit = _BATCH.get(base.device.type, 1024) if batched else 0
     for batch in _batches([passage.cost for passage in passages], limit):
