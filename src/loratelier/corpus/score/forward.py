@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from loratelier.base import Base
+from loratelier.base.decoder import head_of, hidden_states
 from loratelier.base.likelihood import target_losses
 from loratelier.corpus.score.layout import Passage
 from loratelier.corpus.score.metrics import Losses
@@ -75,7 +76,7 @@ def _batch_losses(base: Base, passages: Sequence[Passage]) -> list[Losses]:
 
 def _head_losses(base: Base, hidden: Tensor, where: Tensor, labels: Tensor) -> Losses:
     """Return ``-log p(label)`` for the hidden states at ``where``: float32 [N]."""
-    head = base.model.get_output_embeddings()
+    head = head_of(base.model)
     words = base.model.config.get_text_config().vocab_size
     chunk = max(16, _CHUNK.get(base.device.type, 24 << 20) // (words * 4))
     # Used again for every chunk: fresh memory of this size costs as much as filling it.
@@ -104,14 +105,14 @@ def _projects(base: Base) -> bool:
     Some models scale or cap them on the way. They are found by looking, not by name, and are
     scored through their own forward, one passage at a time.
     """
-    head: Any = base.model.get_output_embeddings()
+    head: Any = head_of(base.model)
     if head is None:
         return False
     probe = (
         torch.arange(8, device=base.device)[None] % base.model.config.get_text_config().vocab_size
     )
     whole = base.model(input_ids=probe, use_cache=False).logits.float()
-    made = head(base.model.get_decoder()(input_ids=probe, use_cache=False).last_hidden_state)
+    made = head(hidden_states(base.model, probe))
     return made.shape == whole.shape and bool((made.float() - whole).abs().max() < 1e-4)
 
 
@@ -143,7 +144,4 @@ def _hidden(base: Base, texts: Sequence[Sequence[int]]) -> Tensor:
     ids = torch.zeros((len(texts), max(map(len, texts))), dtype=torch.long)
     for number, text in enumerate(texts):
         ids[number, : len(text)] = torch.tensor(text)
-    states: Tensor = base.model.get_decoder()(
-        input_ids=ids.to(base.device), use_cache=False
-    ).last_hidden_state
-    return states
+    return hidden_states(base.model, ids.to(base.device))
