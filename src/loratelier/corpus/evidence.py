@@ -1,25 +1,31 @@
 """When a reading is proof enough that a text was misread: what it gains, and what it then says."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loratelier.corpus import marks, words
 from loratelier.corpus.codecs import UTF8, Pair, Reading
 from loratelier.corpus.language import AT_HOME, Model
 
 # A reading must make the text at least this much likelier in all ...
-_GAIN = {"utf-8": 14.0, "single": 20.0, "twice": 30.0}
+_GAIN = {"utf-8": 12.0, "single": 9.0, "twice": 20.0}
 # ... and by this much per character exchanged, so that many small gains are no proof.
 _GAIN_PER_CHARACTER = 1.5
-# A few characters that make no sense at all prove as much as many that make little.
-_STRIKING = 5.0
-# Between single-byte codecs nothing but the language tells right from wrong: it must read well,
-# and show whole words.
-_NATURAL = -4.2
+# Where marks alone are exchanged, clean text has more ways to look damaged.
+_GAIN_FROM_MARKS = 12.0
+# What a line may gain by chance: no evidence for its neighbours.
+_CHANCE = 2.0
+# UTF-8 that gives a mark of clean prose spans three bytes that fit each other: proof by itself.
+_MARK_IN_UTF8 = 5.0
+# Between single-byte codecs nothing but the language tells right from wrong: it must read well.
+_NATURAL = -4.6
+# A line begins with a capital more often than not.
+_CAPITAL = 2.5
+# Below this not even known words could make up for it.
+_HOPELESS = -4.0
 LETTERS = 5
-_WORD = re.compile(r"[А-Яа-яЁё]{3,}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,25 @@ def won_lines(
         Won(index, lines[index], text, float(score - before[index]))
         for (index, text), score in zip(read, after, strict=True)
     ]
+    if single:
+        likely = [won for won in made if won.gain > _HOPELESS]
+        made = [replace(won, gain=won.gain + _besides(won)) for won in likely]
+    else:
+        made = [replace(won, gain=won.gain + _MARK_IN_UTF8 * _marks_gained(won)) for won in made]
     return [won for won in made if won.gain > 0 and not (single and _doubtful(won))]
+
+
+def _besides(won: Won) -> float:
+    """Return what words, marks and the first letter say, which trigrams cannot."""
+    gain = words.gain(won.old, won.new)
+    if len(won.old) == len(won.new):
+        gain += marks.gain(won.old, won.new)
+    return gain + _CAPITAL * (won.new[:1].isupper() - won.old[:1].isupper())
+
+
+def _marks_gained(won: Won) -> int:
+    before, after = (sum(char in AT_HOME for char in text) for text in (won.old, won.new))
+    return max(0, after - before)
 
 
 def evidence(chain: tuple[Pair, ...], won: list[Won], language: Model) -> float | None:
@@ -59,13 +83,14 @@ def evidence(chain: tuple[Pair, ...], won: list[Won], language: Model) -> float 
     gain = sum(line.gain for line in won)
     kind = "twice" if len(chain) > 1 else "utf-8" if chain[0].right == UTF8 else "single"
     changed = sum(_differing(line.old, line.new) for line in won)
-    striking = kind == "single" and gain >= _STRIKING * changed
-    needed = _GAIN["utf-8" if striking else kind]
-    if gain < max(needed, _GAIN_PER_CHARACTER * changed):
+    if kind == "utf-8":
+        return gain if gain >= max(_GAIN[kind], _GAIN_PER_CHARACTER * changed) else None
+    pooled = sum(max(0.0, line.gain - _CHANCE) for line in won)
+    if pooled < max(_GAIN[kind], _GAIN_PER_CHARACTER * changed):
         return None
-    if kind != "utf-8" and not (_from_controls(won) or _reads_well(won, language)):
+    if not (_from_controls(won) or _reads_well(won, language)) or _shouts(won):
         return None
-    return None if kind != "utf-8" and _shouts(won) else gain
+    return gain
 
 
 def _shouts(won: list[Won]) -> bool:
@@ -93,21 +118,29 @@ def _differing(old: str, new: str) -> int:
 
 def _doubtful(won: Won) -> bool:
     exchanged = [a for a, b in zip(won.old, won.new, strict=True) if a != b]
-    return won.gain < _GAIN_PER_CHARACTER * len(exchanged) or all(
-        char in AT_HOME for char in exchanged
-    )
+    at_home = sum(char in AT_HOME for char in exchanged)
+    if 2 * at_home >= len(exchanged) and won.gain < _GAIN_FROM_MARKS:
+        return True
+    return won.gain < _GAIN_PER_CHARACTER * len(exchanged)
 
 
 def _reads_well(won: list[Won], language: Model) -> bool:
     """Say whether single-byte readings give natural words, not merely better ones."""
-    letters = sum(
-        was != now and was not in AT_HOME
-        for line in won
-        for match in _WORD.finditer(line.new)
-        for was, now in zip(line.old[match.start() : match.end()], match.group(), strict=True)
-    )
+    # A few accented letters may be Cyrillic by chance.
+    if 0 < sum(_accents_to_cyrillic(line) for line in won) < LETTERS:
+        return False
     totals, high = language.telling([line.new for line in won])
-    return letters >= LETTERS and float(totals.sum()) >= _NATURAL * float(high.sum())
+    return float(totals.sum()) >= _NATURAL * float(high.sum())
+
+
+def _accents_to_cyrillic(won: Won) -> int:
+    if len(won.old) != len(won.new):
+        return 0
+    pairs = zip(won.old, won.new, strict=True)
+    return sum(
+        "\xc0" <= was <= "\xff" and was.isalpha() and "\u0400" <= now <= "\u04ff"
+        for was, now in pairs
+    )
 
 
 def _from_controls(won: list[Won]) -> bool:
@@ -115,6 +148,8 @@ def _from_controls(won: list[Won]) -> bool:
 
     U+0085 alone is no sign: it is also a line end.
     """
+    if any(len(line.old) != len(line.new) for line in won):
+        return False
     exchanged = {
         (was, now)
         for line in won

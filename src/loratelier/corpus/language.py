@@ -5,6 +5,7 @@ letter (upper and lower together), one mark, or a family such as accented letter
 within a family every character is equally likely. Log-probabilities are in nats.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -23,10 +24,16 @@ _SINGLES = "\n \t.,-'\"():;!?*#`|/_=>[]—–«»“”‘’„…·№•−"
 _ACCENTED = "àáâãäåæçèéêëìíîïñòóôõöøùúûüßœ"
 
 # Marks that stand in clean prose of any language beside any letter.
-AT_HOME = frozenset("«»“”„‘’‚—–…№·•−\xa0")
+AT_HOME = frozenset("«»“”„‘’‚—–…№·•−†\xa0")
 
 _SCRIPT_BREAK = 6.0  # a Latin letter beside a Cyrillic one, inside a word
 _CASE_BREAK = 4.0  # a capital after a small letter, inside a word
+_LONE_CAPITAL = 5.0  # besides: such a capital with no other beside it, as in «моЯ»
+_GLUED = 4.0  # a sign that stands apart in clean text, right before or after a Cyrillic letter
+_UNSPACED = 3.0  # a dash, a closing quote or a no-break space that begins a line or a small word
+
+_SIGNS = frozenset("√≈¬ƒ∆◊÷≤≥∞≠∂∑∏π∫Ω¿¡€™£¥§¶ß®©¢¤¦¨ª¯´¸¹º¼¾†‡‰ˆ˜‹›")
+_OPENERS = re.compile(r"^[»”’…\xa0](?=[ а-яё])|(?:^|(?<=\s))[—–](?=[а-яё])", re.MULTILINE)
 
 
 def _families() -> list[tuple[Iterable[int], float, float]]:
@@ -85,7 +92,15 @@ class Model:
         before, after = script[:-1], script[1:]
         scores -= np.float32(_SCRIPT_BREAK) * ((before > 0) & (after > 0) & (before != after))
         # Camel case is at home in Latin identifiers, not in Cyrillic or accented words.
-        scores -= np.float32(_CASE_BREAK) * ((case[:-1] == 1) & (case[1:] == 2))
+        breaks = (case[:-1] == 1) & (case[1:] == 2)
+        scores -= np.float32(_CASE_BREAK) * breaks
+        lone = breaks & (np.append(case[2:], 0) != 2)
+        scores -= np.float32(_LONE_CAPITAL) * lone
+        sign = _signs()[points]
+        glued = (sign[:-1] & (script[1:] == 2)) | (sign[1:] & (script[:-1] == 2))
+        scores -= np.float32(_GLUED) * glued
+        for match in _OPENERS.finditer(text):
+            scores[match.start()] -= np.float32(_UNSPACED)
         return scores
 
     def lines(self, lines: Sequence[str]) -> NDArray[np.float64]:
@@ -117,6 +132,13 @@ def _starts(lines: Sequence[str]) -> NDArray[np.int64]:
 
 
 @lru_cache
+def _signs() -> NDArray[np.bool_]:
+    table = np.zeros(0x10000, dtype=np.bool_)
+    table[[ord(char) for char in _SIGNS]] = True
+    return table
+
+
+@lru_cache
 def _telling() -> NDArray[np.bool_]:
     table = np.zeros(0x10000, dtype=np.bool_)
     made = {char for codec in SINGLE for char in high_characters(codec)}
@@ -136,7 +158,15 @@ def model(language: str | None) -> Model:
     chosen = [language] if language else list(LANGUAGES)
     names = dict.fromkeys(name for one in chosen for name in LANGUAGES[one])
     folder = files("loratelier.corpus") / "data"
-    return Model("\n".join((folder / name).read_text(encoding="utf-8") for name in names))
+    prose = "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+    return Model(f"{prose}\n{printed(prose)}" if "prose_en.txt" in names else prose)
+
+
+def printed(text: str) -> str:
+    """Set straight quotes, apostrophes and hyphens between spaces as a printer does."""
+    text = re.sub(r"(?<=\w)'(?=\w)", "’", text)
+    text = re.sub(r'"([^"\n]+)"', "“\\1”", text)
+    return re.sub(r" --? ", " — ", text).replace("...", "…")
 
 
 def _points(text: str) -> NDArray[np.uint32]:

@@ -7,32 +7,16 @@ it stands by itself. A text that was misread twice is mended one reading after t
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
-from loratelier.corpus.codecs import CYRILLIC, LOST, NAMES, SINGLE, UTF8, Pair, Reading, reread
-from loratelier.corpus.evidence import LETTERS, evidence, won_lines
+from loratelier.corpus.codecs import LOST, NAMES, Pair, reread
+from loratelier.corpus.evidence import won_lines
 from loratelier.corpus.language import Model, model, nats_per_character
-
-# Lines whose characters above ASCII score better than this on average look right, in nats.
-_GOOD = -3.6
-# Only text worse than this is worth the thousand pairs of readings, and a few lines of it suffice.
-_GARBLED = -5.0
-_TWICE_LINES = 8
+from loratelier.corpus.search import GOOD, Found, is_single, read_chain, search
 
 _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
 _SAMPLE = 2000  # characters on which readings are compared
-
-_PAIRS = tuple(
-    Pair(wrong, right) for right, wrong in product((UTF8, *SINGLE), SINGLE) if wrong != right
-)
-_SWAPS = tuple(pair for pair in _PAIRS if pair.right != UTF8)
-_TWICE = tuple(
-    (first, second)
-    for first, second in product(_SWAPS, _SWAPS)
-    if second.wrong != first.right and second.right in CYRILLIC
-)
 
 
 @dataclass(frozen=True)
@@ -118,14 +102,6 @@ def repair_texts(texts: Sequence[str], *, language: str | None = None) -> list[R
     return work.repairs()
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Readings to apply one after the other, and what they would gain."""
-
-    pairs: tuple[Pair, ...]
-    gain: float
-
-
 class _Work:
     """All lines of some texts while they are mended."""
 
@@ -147,7 +123,7 @@ class _Work:
         if not places:
             return False
         lines = [self._texts[text][line] for text, line in places]
-        found = _search(self._sample(lines), self._model)
+        found = search(self._sample(lines), self._model)
         if found is None:
             return False
         self._apply(places, found)
@@ -172,7 +148,7 @@ class _Work:
         return [
             place
             for place, line, total, count in zip(places, lines, totals, high, strict=True)
-            if count and (total < _GOOD * count or _ODD.search(line))
+            if (count and total < GOOD * count) or _ODD.search(_QUOTED.sub("", line))
         ]
 
     def _sample(self, lines: list[str]) -> list[str]:
@@ -192,16 +168,16 @@ class _Work:
             room -= len(lines[index])
         return chosen
 
-    def _apply(self, places: list[tuple[int, int]], found: _Found) -> None:
+    def _apply(self, places: list[tuple[int, int]], found: Found) -> None:
         """Mend the lines that gain; the steps of a chain are recorded one after the other."""
         lines = [self._texts[text][line] for text, line in places]
-        readings = _chain(lines, found.pairs)
+        readings = read_chain(lines, found.pairs)
         won = won_lines(
             lines,
             self._model.lines(lines),
             readings,
             self._model,
-            single=_is_single(found.pairs),
+            single=is_single(found.pairs),
         )
         chosen = [places[line.index] for line in won]
         for pair in found.pairs:
@@ -219,60 +195,19 @@ class _Work:
             self._steps[text].append(_step(pair, made, self._model))
 
 
+# Someone who writes about damage shows it as code.
+_QUOTED = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
+
 # Characters that clean Russian and English hardly ever need: a line with one is looked at again.
 _ODD = re.compile(
     r"[\x7f-\xa8\xaa-\xac\xaf\xb4-\xb6\xb8-\xba\xbc-\u03ff\u0402-\u040f\u0450-\u04ff"
-    r"†‡‰ˆ˜‹›‚€™\u2500-\u259f\ue000-\uf8ff]"
+    r"†‡‰ˆ˜‹›‚€™√≈∆\u2500-\u259f\ue000-\uf8ff]"
+    # One capital inside or after small Cyrillic letters, scripts mixed in a word, single capitals.
+    r"|[а-яё][А-ЯЁ](?![А-ЯЁ])|[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]"
+    r"|(?<![\w.])[БГДЕЖЗЙЛМНПРСТУФХЦЧШЩЪЫЬЭЮ](?![\w.])|[A-Za-z][\xc0-\u024f]|[\xc0-\u024f][A-Za-z]"
+    # Marks where they do not belong.
+    r"|^[»”’…\xa0–—][ а-яёa-z]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
 )
-
-
-def _search(lines: list[str], language: Model) -> _Found | None:
-    once = _best(((pair,) for pair in _PAIRS), lines, language)
-    if once is not None:
-        return once
-    # Two misreadings between single-byte codecs: neither alone makes sense of the text.
-    garbled = _garbled(lines, language)
-    return _best(_TWICE, garbled, language) if garbled else None
-
-
-def _garbled(lines: list[str], language: Model) -> list[str]:
-    """Return some of the lines that are mostly above ASCII and read like no language."""
-    totals, high = language.telling(lines)
-    chosen = [
-        line
-        for line, total, count in zip(lines, totals, high, strict=True)
-        if total < _GARBLED * count and 2 * count > sum(char.isalpha() for char in line)
-    ]
-    enough = sum(not char.isascii() for line in chosen for char in line) >= 4 * LETTERS
-    return chosen[:_TWICE_LINES] if enough else []
-
-
-def _best(chains: Iterable[tuple[Pair, ...]], lines: list[str], language: Model) -> _Found | None:
-    best: _Found | None = None
-    before = language.lines(lines)
-    for chain in chains:
-        won = won_lines(lines, before, _chain(lines, chain), language, single=_is_single(chain))
-        gain = evidence(chain, won, language)
-        if gain is not None and (best is None or gain > best.gain + 1e-6):
-            best = _Found(chain, gain)
-    return best
-
-
-def _is_single(chain: tuple[Pair, ...]) -> bool:
-    return chain[-1].right != UTF8
-
-
-def _chain(lines: list[str], chain: tuple[Pair, ...]) -> list[Reading | None]:
-    current = lines
-    for pair in chain:
-        readings = reread(current, pair)
-        current = [
-            reading.text if reading else line
-            for line, reading in zip(current, readings, strict=True)
-        ]
-    if len(chain) == 1:
-        return readings
-    return [Reading(new) if new != old else None for old, new in zip(lines, current, strict=True)]
 
 
 def _step(pair: Pair, changes: list[Change], language: Model) -> Step:

@@ -1,0 +1,75 @@
+"""Whether Russian words exist: what tells one wrong letter from none, where letters cannot."""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from pymorphy3 import MorphAnalyzer
+
+_RUN = re.compile(r"[\u0400-\u04ff]+")
+_BROKEN = re.compile(r"[а-яё][А-ЯЁ]")
+_LONG = 3
+
+_KNOWN = 1.0  # nats a letter that a word in the dictionary is worth, and at most four of them
+_UNKNOWN = -2.0
+_STILL_UNKNOWN = -4.0
+_STRANGE = re.compile(r"\W*[\u0400-\u04ff]{2,}\W*")
+
+
+@lru_cache
+def _dictionary() -> MorphAnalyzer:
+    return MorphAnalyzer(lang="ru")
+
+
+@lru_cache(maxsize=50_000)
+def is_known(word: str) -> bool:
+    """Say whether a Russian word form stands in the dictionary, capitals where they may be."""
+    if _BROKEN.search(word):
+        return False
+    known: bool = _dictionary().word_is_known(word.lower())
+    return known
+
+
+def worth(token: str) -> float:
+    """Return what the Russian words in a token are worth as evidence, in nats.
+
+    One and two letters tell little: nearly all of them are some abbreviation.
+    """
+    total = 0.0
+    for run in _RUN.findall(token):
+        if len(run) >= _LONG:
+            total += min(_KNOWN * len(run), 4.0) if is_known(run) else _UNKNOWN
+    return total
+
+
+def gain(old: str, new: str) -> float:
+    """Return how much more the words are worth after a reading, in nats.
+
+    Only what stands between white space and was changed is looked at, or the whole of both texts
+    when their lengths differ.
+    """
+    if len(old) != len(new):
+        return worth(new) - worth(old)
+    tokens = ((old[start:end], new[start:end]) for start, end in _tokens(old, new))
+    return sum(_exchange(was, now) for was, now in tokens if was != now)
+
+
+def _exchange(old: str, new: str) -> float:
+    """Return what one token gains; one strange word that became another is worse than before.
+
+    That is what happens to other languages in Cyrillic, which our dictionary does not know.
+    """
+    gained = worth(new) - worth(old)
+    differing = sum(was != now for was, now in zip(old, new, strict=True))
+    strange = _STRANGE.fullmatch(old) and not all(map(is_known, _RUN.findall(new)))
+    return gained + (_STILL_UNKNOWN if strange and 2 * differing <= len(old) else 0.0)
+
+
+def _tokens(old: str, new: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans between places that are white space in both texts."""
+    start = 0
+    for place, (was, now) in enumerate(zip(old, new, strict=True)):
+        if was.isspace() and now.isspace():
+            yield start, place
+            start = place + 1
+    yield start, len(new)
