@@ -1,4 +1,4 @@
-"""Repair, measured: lines restored exactly, by pair of codecs and language, and clean lines changed.
+"""Repair, measured: lines restored exactly by pair and language, and clean lines changed.
 
     python bench/repair.py [--lines 60] [--clean 12000] [--prose own|machine]
 

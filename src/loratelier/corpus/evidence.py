@@ -1,5 +1,6 @@
 """When a reading is proof enough that a text was misread: what it gains, and what it then says."""
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from loratelier.corpus.codecs import UTF8, Pair, Reading
 from loratelier.corpus.language import AT_HOME, Model
 
 # A reading must make the text at least this much likelier in all ...
-_GAIN = {"utf-8": 12.0, "single": 9.0, "twice": 20.0}
+_GAIN = {"utf-8": 12.0, "single": 9.0, "twice": 20.0, "marks": 14.0}
 # ... and by this much per character exchanged, so that many small gains are no proof.
 _GAIN_PER_CHARACTER = 1.5
 # Where marks alone are exchanged, clean text has more ways to look damaged.
@@ -20,6 +21,8 @@ _CHANCE = 2.0
 # UTF-8 that gives a mark of clean prose spans three bytes that fit each other: proof by itself.
 _MARK_IN_UTF8 = 5.0
 # Between single-byte codecs nothing but the language tells right from wrong: it must read well.
+# Two readings can make anything of anything: only letters of ours and marks are a cure.
+_FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥]*")
 _NATURAL = -4.6
 # A line begins with a capital more often than not.
 _CAPITAL = 2.5
@@ -68,8 +71,7 @@ def won_lines(
 def _besides(won: Won) -> float:
     """Return what words, marks and the first letter say, which trigrams cannot."""
     gain = words.gain(won.old, won.new)
-    if len(won.old) == len(won.new):
-        gain += marks.gain(won.old, won.new)
+    gain += marks.gain(won.old, won.new)
     return gain + _CAPITAL * (won.new[:1].isupper() - won.old[:1].isupper())
 
 
@@ -86,11 +88,19 @@ def evidence(chain: tuple[Pair, ...], won: list[Won], language: Model) -> float 
     if kind == "utf-8":
         return gain if gain >= max(_GAIN[kind], _GAIN_PER_CHARACTER * changed) else None
     pooled = sum(max(0.0, line.gain - _CHANCE) for line in won)
-    if pooled < max(_GAIN[kind], _GAIN_PER_CHARACTER * changed):
+    if kind == "twice" and not all(_FAMILIAR.fullmatch(line.new) for line in won):
+        return None
+    needed = _GAIN["marks"] if kind == "twice" and _into_marks(won) else _GAIN[kind]
+    if pooled < max(needed, _GAIN_PER_CHARACTER * changed):
         return None
     if not (_from_controls(won) or _reads_well(won, language)) or _shouts(won):
         return None
     return gain
+
+
+def _into_marks(won: list[Won]) -> bool:
+    """Say whether what a reading leaves above ASCII are marks of clean prose, in English."""
+    return all(char.isascii() or char in AT_HOME for line in won for char in line.new)
 
 
 def _shouts(won: list[Won]) -> bool:
@@ -117,6 +127,8 @@ def _differing(old: str, new: str) -> int:
 
 
 def _doubtful(won: Won) -> bool:
+    if len(won.old) != len(won.new):
+        return False
     exchanged = [a for a, b in zip(won.old, won.new, strict=True) if a != b]
     at_home = sum(char in AT_HOME for char in exchanged)
     if 2 * at_home >= len(exchanged) and won.gain < _GAIN_FROM_MARKS:
@@ -127,20 +139,23 @@ def _doubtful(won: Won) -> bool:
 def _reads_well(won: list[Won], language: Model) -> bool:
     """Say whether single-byte readings give natural words, not merely better ones."""
     # A few accented letters may be Cyrillic by chance.
-    if 0 < sum(_accents_to_cyrillic(line) for line in won) < LETTERS:
+    accents, cyrillic = _made_cyrillic(won)
+    if 0 < accents == cyrillic < LETTERS:
         return False
     totals, high = language.telling([line.new for line in won])
     return float(totals.sum()) >= _NATURAL * float(high.sum())
 
 
-def _accents_to_cyrillic(won: Won) -> int:
-    if len(won.old) != len(won.new):
-        return 0
-    pairs = zip(won.old, won.new, strict=True)
-    return sum(
-        "\xc0" <= was <= "\xff" and was.isalpha() and "\u0400" <= now <= "\u04ff"
-        for was, now in pairs
-    )
+def _made_cyrillic(won: list[Won]) -> tuple[int, int]:
+    """Count the Cyrillic letters that readings made of accented ones, and of any characters."""
+    made = [
+        was
+        for line in won
+        if len(line.old) == len(line.new)
+        for was, now in zip(line.old, line.new, strict=True)
+        if was != now and "\u0400" <= now <= "\u04ff"
+    ]
+    return sum("\xc0" <= was <= "\xff" and was.isalpha() for was in made), len(made)
 
 
 def _from_controls(won: list[Won]) -> bool:

@@ -15,7 +15,8 @@ _SPACED = -2.0
 
 # What stands left and right of each mark, one character and up to three.
 _PLACES = {
-    "’": r"[A-Za-z]\|(?:t|s|d|m|re|ve|ll|n|T|S)(?![A-Za-z])|[OD]\|[A-Z]|[oO]\|cl|s\| |[\w.,!?…]\|(?!\w)",
+    "’": r"[A-Za-z]\|(?:t|s|d|m|re|ve|ll|n|T|S)(?![A-Za-z])|[OD]\|[A-Z]|[oO]\|cl"
+    r"|s\| |[\w.,!?…]\|(?!\w)",
     "‘": r"[\s(\[“«—]\|\w",
     "“": r"[\s(\[*_—’|>]\|[^\s,.;:)]|[\w.,!?…]\|(?![\w])",
     "”": r"[^\s(\[]\|(?!\w)",
@@ -56,10 +57,17 @@ def fits(text: str, place: int) -> bool:
 
 
 def gain(old: str, new: str) -> float:
-    """Return what an exchange of characters makes of the marks in two texts of one length."""
+    """Return what a reading makes of the marks in a text."""
+    if len(old) != len(new):
+        return _in_place(new) - _in_place(old)
     places = [n for n, (was, now) in enumerate(zip(old, new, strict=True)) if was != now]
     kept = "".join(was if was == now else " " for was, now in zip(old, new, strict=True))
     return sum(_worth(old, new, kept, place) for place in places)
+
+
+def _in_place(text: str) -> float:
+    places = (place for place, char in enumerate(text) if char in _FITS)
+    return sum(_MADE if fits(text, place) else _MISPLACED for place in places)
 
 
 def _worth(old: str, new: str, kept: str, place: int) -> float:

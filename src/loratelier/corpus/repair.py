@@ -6,14 +6,13 @@ lines that gain, so a short line is mended when its neighbours prove the damage,
 it stands by itself. A text that was misread twice is mended one reading after the other.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loratelier.corpus.codecs import LOST, NAMES, Pair, reread
 from loratelier.corpus.evidence import won_lines
 from loratelier.corpus.language import Model, model, nats_per_character
-from loratelier.corpus.search import GOOD, Found, is_single, read_chain, search
+from loratelier.corpus.search import GOOD, Found, is_single, looks_odd, read_chain, search
 
 _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
 _SAMPLE = 2000  # characters on which readings are compared
@@ -148,7 +147,7 @@ class _Work:
         return [
             place
             for place, line, total, count in zip(places, lines, totals, high, strict=True)
-            if (count and total < GOOD * count) or _ODD.search(_QUOTED.sub("", line))
+            if (count and total < GOOD * count) or looks_odd(line)
         ]
 
     def _sample(self, lines: list[str]) -> list[str]:
@@ -193,21 +192,6 @@ class _Work:
                 self._times[text, line] = self._times.get((text, line), 0) + 1
         for text, made in changes.items():
             self._steps[text].append(_step(pair, made, self._model))
-
-
-# Someone who writes about damage shows it as code.
-_QUOTED = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
-
-# Characters that clean Russian and English hardly ever need: a line with one is looked at again.
-_ODD = re.compile(
-    r"[\x7f-\xa8\xaa-\xac\xaf\xb4-\xb6\xb8-\xba\xbc-\u03ff\u0402-\u040f\u0450-\u04ff"
-    r"†‡‰ˆ˜‹›‚€™√≈∆\u2500-\u259f\ue000-\uf8ff]"
-    # One capital inside or after small Cyrillic letters, scripts mixed in a word, single capitals.
-    r"|[а-яё][А-ЯЁ](?![А-ЯЁ])|[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]"
-    r"|(?<![\w.])[БГДЕЖЗЙЛМНПРСТУФХЦЧШЩЪЫЬЭЮ](?![\w.])|[A-Za-z][\xc0-\u024f]|[\xc0-\u024f][A-Za-z]"
-    # Marks where they do not belong.
-    r"|^[»”’…\xa0–—][ а-яёa-z]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
-)
 
 
 def _step(pair: Pair, changes: list[Change], language: Model) -> Step:

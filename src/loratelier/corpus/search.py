@@ -1,5 +1,6 @@
 """The search for a damage: every reading once, and every two of them where one is not enough."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +14,7 @@ from loratelier.corpus.codecs import (
     high_characters,
     reread,
 )
-from loratelier.corpus.evidence import LETTERS, evidence, won_lines
+from loratelier.corpus.evidence import evidence, won_lines
 from loratelier.corpus.language import Model
 
 # Lines whose characters above ASCII score better than this on average look right, in nats.
@@ -27,6 +28,25 @@ _SHORTLIST = 12
 _SECOND = 8.0
 
 _BY_DESIGN = 10.0
+
+# Someone who writes about damage shows it as code.
+_QUOTED = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
+
+# Characters that clean Russian and English hardly ever need: a line with one is looked at again.
+_ODD = re.compile(
+    r"[\x7f-\xa8\xaa-\xac\xaf\xb4-\xb6\xb8-\xba\xbc-\u03ff\u0402-\u040f\u0450-\u04ff"
+    r"†‡‰ˆ˜‹›‚€™√≈∆\u2500-\u259f\ue000-\uf8ff]"
+    # One capital inside or after small Cyrillic letters, scripts mixed in a word, single capitals.
+    r"|[а-яё][А-ЯЁ](?![А-ЯЁ])|[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]"
+    r"|(?<![\w.])[БГДЕЖЗЙЛМНПРСТУФХЦЧШЩЪЫЬЭЮ](?![\w.])|[A-Za-z][\xc0-\u024f]|[\xc0-\u024f][A-Za-z]"
+    # Marks where they do not belong.
+    r"|^[»”’…\xa0–—][ а-яёa-z]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
+)
+
+# An apostrophe, a quote or a dash that was UTF-8 and was exchanged thereafter.
+_SPRINKLED = re.compile(
+    r"[A-Za-z][^\x00-\x7f]{3,9}[a-z]{0,2}\b|(?<!\S)[^\x00-\x7f\w]{3,9}[A-Za-z ]"
+)
 
 Chain = tuple[Pair, ...]
 
@@ -56,7 +76,7 @@ def search(lines: list[str], language: Model) -> Found | None:
     once = _best(_likely([(pair,) for pair in _SWAPS], lines, language), lines, language)
     if as_utf8 and (once is None or as_utf8.gain + _BY_DESIGN > once.gain):
         return as_utf8
-    garbled = _garbled(_after(lines, once), lines, language)
+    garbled = _garbled(_after(lines, once), lines, language, mended=once is not None)
     if not garbled:
         return once
     twice = _best(_likely(_twice(), garbled, language), garbled, language)
@@ -94,16 +114,29 @@ def _after(lines: list[str], found: Found | None) -> list[str]:
     ]
 
 
-def _garbled(after: list[str], lines: list[str], language: Model) -> list[str]:
-    """Return some of the lines that are mostly above ASCII and read like no language even now."""
+def looks_odd(line: str) -> bool:
+    """Say whether a line holds what clean Russian and English hardly ever need."""
+    return _ODD.search(_QUOTED.sub("", line)) is not None
+
+
+def _garbled(after: list[str], lines: list[str], language: Model, *, mended: bool) -> list[str]:
+    """Return some of the lines that look wrong even after one reading.
+
+    Without one they must be mostly above ASCII and read like no language, or hold in some word more
+    such characters than any letter or mark is worth.
+    """
     totals, high = language.telling(after)
-    chosen = [
-        line
-        for line, now, total, count in zip(lines, after, totals, high, strict=True)
-        if total < _GARBLED * count and 2 * count > sum(char.isalpha() for char in now)
-    ]
-    enough = sum(not char.isascii() for line in chosen for char in line) >= 2 * LETTERS
-    return chosen[:_TWICE_LINES] if enough else []
+    chosen = []
+    for line, now, total, count in zip(lines, after, totals, high, strict=True):
+        bad = total < _GARBLED * count
+        mostly = 2 * count > sum(char.isalpha() for char in now)
+        if (
+            (bad and mostly)
+            or (mended and now != line and looks_odd(now))
+            or _SPRINKLED.search(now)
+        ):
+            chosen.append(line)
+    return chosen[:_TWICE_LINES]
 
 
 def _best(chains: Iterable[Chain], lines: list[str], language: Model) -> Found | None:
@@ -149,7 +182,7 @@ def _twice() -> tuple[Chain, ...]:
             outer, inner = _exchange(second), _exchange(first)
             both = {a: outer.get(b, b) for a, b in inner.items()}
             found.setdefault(tuple(sorted((outer | both).items())), (first, second))
-    mixed = product(_SWAPS, _FROM_UTF8)
+    mixed = (*product(_SWAPS, _FROM_UTF8), *product(_FROM_UTF8, _SWAPS))
     return (*found.values(), *(chain for chain in mixed if chain[1].wrong != chain[0].right))
 
 

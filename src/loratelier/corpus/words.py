@@ -12,6 +12,8 @@ _LONG = 3
 
 _KNOWN = 1.0  # nats a letter that a word in the dictionary is worth, and at most four of them
 _UNKNOWN = -2.0
+_LETTERS = frozenset("авикосуя")  # words by themselves
+_LETTER = 2.0
 _STILL_UNKNOWN = -4.0
 _STRANGE = re.compile(r"\W*[\u0400-\u04ff]{2,}\W*")
 
@@ -33,11 +35,13 @@ def is_known(word: str) -> bool:
 def worth(token: str) -> float:
     """Return what the Russian words in a token are worth as evidence, in nats.
 
-    One and two letters tell little: nearly all of them are some abbreviation.
+    Two letters tell little: nearly all of them are some abbreviation.
     """
     total = 0.0
     for run in _RUN.findall(token):
-        if len(run) >= _LONG:
+        if len(run) == 1:
+            total += _LETTER if run.lower() in _LETTERS else -_LETTER
+        elif len(run) >= _LONG:
             total += min(_KNOWN * len(run), 4.0) if is_known(run) else _UNKNOWN
     return total
 
