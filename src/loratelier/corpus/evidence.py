@@ -23,6 +23,7 @@ _MARK_IN_UTF8 = 5.0
 # Between single-byte codecs nothing but the language tells right from wrong: it must read well.
 # Two readings can make anything of anything: only letters of ours and marks are a cure.
 _FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥]*")
+_LIGATURES = frozenset("ﬁﬂ")  # at home in what a PDF gave
 _NATURAL = -4.6
 # A line begins with a capital more often than not.
 _CAPITAL = 2.5
@@ -130,6 +131,8 @@ def _doubtful(won: Won) -> bool:
     if len(won.old) != len(won.new):
         return False
     exchanged = [a for a, b in zip(won.old, won.new, strict=True) if a != b]
+    if set(exchanged) <= _LIGATURES:
+        return True
     at_home = sum(char in AT_HOME for char in exchanged)
     if 2 * at_home >= len(exchanged) and won.gain < _GAIN_FROM_MARKS:
         return True

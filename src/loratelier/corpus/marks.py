@@ -99,6 +99,9 @@ def _made(old: str, new: str, kept: str, place: int) -> float:
         return _SPACED
     openers = _CLOSES.get(new[place], "")
     stray = _stray(old, new, kept, place)
+    closers = _OPENS.get(new[place], "")
+    if closers and not any(char in closers for char in new[place + 1 :]):
+        return _UNPAIRED + stray
     if not openers or _apostrophe(new, place):
         return _MADE + stray
     paired = any(char in openers for char in new[:place])

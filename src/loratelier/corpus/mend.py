@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loratelier.corpus.clean import clean
-from loratelier.corpus.codecs import LOST, Pair
+from loratelier.corpus.codecs import LOST
 from loratelier.corpus.convert import conversation_id
 from loratelier.corpus.importers.parts import Aside, Document, Mark, Said, Thread
 from loratelier.corpus.lineage import Alternative, Conversation, Dropped, Origin, Turn
@@ -119,7 +119,9 @@ def _pieces(thread: Thread) -> list[Said]:
 
 def _turn(file: str, piece: Said, repair: Repair) -> Turn:
     cleaned = clean(repair.text)
-    steps = (*piece.steps, *map(str, repair.steps), *cleaned.steps)
+    drawn = len(repair.unreadable)
+    doubts = (f"{drawn} lines of drawn letters, as in a PDF without a text map",) if drawn else ()
+    steps = (*piece.steps, *map(str, repair.steps), *doubts, *cleaned.steps)
     return Turn(
         _origin(file, piece, steps),
         cleaned.text,
@@ -159,7 +161,7 @@ def _mended(file: str, piece: Said, step: Step) -> Mended:
         file=file,
         uid=piece.uid,
         role=piece.role,
-        what=str(Pair(step.wrong, step.right)),
+        what=step.what,
         wrong=step.wrong,
         right=step.right,
         first_line=step.changes[0].line,

@@ -13,6 +13,7 @@ from loratelier.corpus.codecs import LOST, NAMES, Pair, reread
 from loratelier.corpus.evidence import won_lines
 from loratelier.corpus.language import Model, model, nats_per_character
 from loratelier.corpus.search import GOOD, Found, is_single, looks_odd, read_chain, search
+from loratelier.corpus.tidy import RULES, drawn_lines
 
 _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
 _SAMPLE = 2000  # characters on which readings are compared
@@ -29,10 +30,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Step:
-    """One reading applied to some lines of a text.
+    """One reading, or one kind of tidying, applied to some lines of a text.
 
-    ``lost`` counts characters that cannot be had back (each is U+FFFD in the text); ``before`` and
-    ``after`` are mean log-probabilities of the changed lines, in nats a character.
+    ``kind`` is ``re-encode``, or what was tidied; then no codec is named. ``lost`` counts
+    characters that cannot be had back (each is U+FFFD in the text); ``before`` and ``after`` are
+    mean log-probabilities of the changed lines, in nats a character.
     """
 
     kind: str
@@ -43,7 +45,15 @@ class Step:
     before: float
     after: float
 
+    @property
+    def what(self) -> str:
+        """What was misread as what, or what was tidied."""
+        return str(Pair(self.wrong, self.right)) if self.right else self.kind
+
     def __str__(self) -> str:
+        if not self.right:
+            lines = "1 line" if len(self.changes) == 1 else f"{len(self.changes)} lines"
+            return f"{self.kind}: {lines}"
         losses = f"{self.lost} characters lost" if self.lost else "nothing lost"
         lines = self.changes[0].line, self.changes[-1].line
         where = f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}-{lines[1]}"
@@ -55,12 +65,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Repair:
-    """A text after repair, with the steps in the order in which they were taken."""
+    """A text after repair, with the steps in the order in which they were taken.
+
+    ``unreadable`` are lines, from 1, whose letters a PDF drew without saying which they are.
+    """
 
     text: str
     changed: bool
     lossy: bool
     steps: tuple[Step, ...]
+    unreadable: tuple[int, ...] = ()
 
     @property
     def lost(self) -> int:
@@ -98,6 +112,7 @@ def repair_texts(texts: Sequence[str], *, language: str | None = None) -> list[R
     for _ in range(_ROUNDS):
         if not work.advance():
             break
+    work.tidy()
     return work.repairs()
 
 
@@ -128,6 +143,21 @@ class _Work:
         self._apply(places, found)
         return True
 
+    def tidy(self) -> None:
+        """Apply every rule of :mod:`~loratelier.corpus.tidy` to each text."""
+        for number, lines in enumerate(self._texts):
+            for rule in RULES:
+                made = rule.apply(lines)
+                changes = [
+                    Change(line, was, now)
+                    for line, (was, now) in enumerate(zip(lines, made, strict=True), start=1)
+                    if was != now
+                ]
+                if changes:
+                    self._steps[number].append(_step(rule.kind, "", "", changes, self._model))
+                    lines = made
+            self._texts[number] = lines
+
     def repairs(self) -> list[Repair]:
         """Return the result for each text."""
         return [
@@ -136,6 +166,7 @@ class _Work:
                 changed=bool(steps),
                 lossy=any(step.lost for step in steps),
                 steps=tuple(steps),
+                unreadable=tuple(drawn_lines(lines)),
             )
             for lines, steps in zip(self._texts, self._steps, strict=True)
         ]
@@ -191,16 +222,16 @@ class _Work:
                 self._texts[text][line] = reading.text
                 self._times[text, line] = self._times.get((text, line), 0) + 1
         for text, made in changes.items():
-            self._steps[text].append(_step(pair, made, self._model))
+            self._steps[text].append(_step("re-encode", pair.wrong, pair.right, made, self._model))
 
 
-def _step(pair: Pair, changes: list[Change], language: Model) -> Step:
+def _step(kind: str, wrong: str, right: str, changes: list[Change], language: Model) -> Step:
     was = [change.was for change in changes]
     now = [change.now for change in changes]
     return Step(
-        kind="re-encode",
-        wrong=pair.wrong,
-        right=pair.right,
+        kind=kind,
+        wrong=wrong,
+        right=right,
         changes=tuple(changes),
         lost=sum(change.now.count(LOST) - change.was.count(LOST) for change in changes),
         before=nats_per_character(float(language.lines(was).sum()), sum(map(len, was))),
