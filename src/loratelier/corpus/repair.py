@@ -55,8 +55,8 @@ class Step:
             lines = "1 line" if len(self.changes) == 1 else f"{len(self.changes)} lines"
             return f"{self.kind}: {lines}"
         losses = f"{self.lost} characters lost" if self.lost else "nothing lost"
-        lines = self.changes[0].line, self.changes[-1].line
-        where = f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}-{lines[1]}"
+        first, last = self.changes[0].line, self.changes[-1].line
+        where = f"line {first}" if first == last else f"lines {first}-{last}"
         return (
             f"{self.kind}: {NAMES[self.right]} read as {NAMES[self.wrong]}, {where}, "
             f"{losses}, score {self.before} -> {self.after}"
