@@ -342,3 +342,20 @@ def test_a_table_of_gates_has_a_row_for_each_row(folders):
     unlike = pytest.raises(InputError, match="unlike numbers of rows: 'one' 4, 'two' 3")
     with unlike, bank.activate({"one": table, "two": table[:3]}):
         pass
+
+
+def test_gradient_checkpointing_gives_the_same_gradient(folders):
+    model = copy.deepcopy(tiny("llama"))
+    bank, ids = AdapterBank(model), batch()[0]
+    bank.add("one", folders["llama"]["one"])
+    found = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.train()
+            model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        gate = torch.tensor(0.7, requires_grad=True)
+        with bank.activate({"one": gate}):
+            model(input_ids=ids, use_cache=False).logits.sum().backward()
+        found.append(float(gate.grad))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)

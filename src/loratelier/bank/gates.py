@@ -131,6 +131,10 @@ class Gates:
 
         Gradients flow to gates that are tensors.
         """
+        if self.differentiable:
+            # Made anew at each site, so that gradient checkpointing, which runs a layer twice,
+            # finds the same graph both times.
+            return self._table(site, window)
         if self.by_token and window is not self._window:
             self._cached, self._window = {}, window
         key = site if self._by_site else ""

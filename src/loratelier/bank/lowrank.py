@@ -93,7 +93,7 @@ class LowRank:
         chosen = self._chosen.get(id(owners))
         if chosen is None:
             chosen = gates.at(self._site, window).to(owners.device)[..., owners]
-            if not gates.by_token:
+            if not gates.by_token and not gates.differentiable:
                 self._chosen[id(owners)] = chosen
         if not gates.by_row and not gates.by_token:
             return chosen[0, 0]
