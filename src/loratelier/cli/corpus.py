@@ -59,6 +59,24 @@ def build(
     language: Annotated[
         str | None, typer.Option(help="The notes' language when it is known: ru or en.")
     ] = None,
+    mask: Annotated[
+        str, typer.Option(help="Put placeholders for: pii, secrets, or both (pii,secrets).")
+    ] = "",
+    decontaminate: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of evaluation items; rows that share 13 words with one go."),
+    ] = None,
+    near_duplicates: Annotated[
+        float | None,
+        typer.Option(help="Leave out rows at least this similar to an earlier one, as 0.8."),
+    ] = None,
+    strip_boilerplate: Annotated[
+        bool, typer.Option("--strip-boilerplate", help="Take out lines that many answers share.")
+    ] = False,
+    include_code: Annotated[
+        bool,
+        typer.Option("--include-code", help="Keep code of ChatGPT notes, which Nexus damages."),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Rebuild a corpus that exists in the folder.")
     ] = False,
@@ -67,6 +85,7 @@ def build(
     """Read sources, mend broken encodings, and write training rows with their lineage."""
     from loratelier.corpus import build_corpus
     from loratelier.corpus.folder import check_target
+    from loratelier.corpus.hygiene import Hygiene
 
     check_target(output, replace=force)
     corpus = build_corpus(
@@ -78,6 +97,13 @@ def build(
         include_lossy=include_lossy,
         script=script,
         language=language,
+        hygiene=Hygiene(
+            mask=frozenset(kind.strip() for kind in mask.split(",") if kind.strip()),
+            decontaminate=tuple(decontaminate or ()),
+            near_duplicates=near_duplicates,
+            strip_boilerplate=strip_boilerplate,
+            include_code=include_code,
+        ),
     )
     corpus.save(output, replace=force)
     if json:
@@ -135,6 +161,7 @@ def _document(corpus: "Corpus", folder: Path) -> dict[str, Any]:
         "path": str(folder),
         "report": str(folder / "report.html"),
         "reasons": report.reasons,
+        "cleaning": report.cleaning.model_dump(mode="json"),
         "same": [same.model_dump(mode="json") for same in report.same],
         "files": [note.model_dump(mode="json") for note in report.files],
     }
@@ -156,6 +183,7 @@ def _print_build(report: "Report", folder: Path) -> None:
         "The same conversation", (f"{s.kept} kept, not {', '.join(s.left)}" for s in report.same)
     )
     _section("Messages dropped", (f"{number}: {cause}" for cause, number in report.reasons.items()))
+    _section("Cleaning", report.cleaning.lines())
     _section("Broken items", (broken_line(i, n.file) for n in report.files for i in n.broken))
     _section("Commentary between messages, in no row", _commentary(report))
     _section("Files without messages", (f"{n.file}: {n.state}" for n in report.silent_notes()))

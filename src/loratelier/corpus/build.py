@@ -14,6 +14,8 @@ from loratelier.corpus.copies import Choice, choose
 from loratelier.corpus.folder import Corpus, content_hash, to_candidates, to_tables
 from loratelier.corpus.formats import FORMATS
 from loratelier.corpus.gather import Gathered, gather
+from loratelier.corpus.hygiene import Hygiene, Washed, washed
+from loratelier.corpus.hygiene.quarantine import quarantined
 from loratelier.corpus.importers.telegram import Names
 from loratelier.corpus.lineage import (
     COUNTED,
@@ -47,6 +49,7 @@ class Wanted:
     include_lossy: bool
     script: str | None
     language: str | None
+    hygiene: Hygiene
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def build_corpus(
     include_lossy: bool = False,
     script: str | None = None,
     language: str | None = None,
+    hygiene: Hygiene | None = None,
 ) -> Corpus:
     """Read sources, mend their encodings, and make training rows.
 
@@ -85,11 +89,14 @@ def build_corpus(
         include_lossy: keep messages whose repair lost characters.
         script: keep only conversations in this script (``Latn`` or ``Cyrl``).
         language: ``ru`` or ``en``, when the sources are known to be in one of them.
+        hygiene: what cleaning may change; by default it only reports, and quarantines damaged code.
 
     Raises:
         InputError: a bad argument, a missing or unreadable path, or nothing to learn in the end.
     """
-    wanted = Wanted(format, learn, speaker, holdout, include_lossy, script, language)
+    wanted = Wanted(
+        format, learn, speaker, holdout, include_lossy, script, language, hygiene or Hygiene()
+    )
     _check(wanted)
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
     gathered = gather(find(paths), learn=learn, speaker=speaker, language=language, format=format)
@@ -98,10 +105,12 @@ def build_corpus(
     messages = Spool(_places(gathered))
     choice = choose(gathered.conversations)
     made = _rows(gathered, choice, wanted)
+    clean = washed(made.rows, made.dropped, wanted.hygiene)
+    made = _Made(clean.rows, clean.dropped, made.conversations)
     check_conserved(messages, made.rows, made.dropped)
     if not len(made.rows):
         raise _nothing(gathered.reports, made.dropped)
-    return _corpus(gathered, choice, made, wanted)
+    return _corpus(gathered, choice, made, wanted, clean)
 
 
 def _check(wanted: Wanted) -> None:
@@ -116,6 +125,7 @@ def _check(wanted: Wanted) -> None:
             f"holdout = {wanted.holdout} is no share", "Give a number from 0 to below 1"
         )
     check_script(wanted.script)
+    wanted.hygiene.check()
 
 
 def _check_speaker(speaker: str | None, names: Names) -> None:
@@ -173,17 +183,21 @@ def _of_one(one: Conversation, wanted: Wanted) -> tuple[list[Row], list[Dropped]
     if theirs and theirs != wanted.script:
         cause = f"another script than {wanted.script}"
         return [], [drop(turn, one.id, cause, theirs) for turn in one.messages]
+    if not wanted.hygiene.include_code:
+        one = quarantined(one)
     if one.is_text:
         return to_text_rows(one, include_lossy=wanted.include_lossy)
     row, left = to_row(one, wanted.learn, include_lossy=wanted.include_lossy)
     return ([row] if row else []), left
 
 
-def _corpus(gathered: Gathered, choice: Choice, made: _Made, wanted: Wanted) -> Corpus:
+def _corpus(
+    gathered: Gathered, choice: Choice, made: _Made, wanted: Wanted, clean: Washed
+) -> Corpus:
     row_table, drop_table = to_tables(split(made.rows, wanted.holdout), made.dropped, wanted.format)
     candidates = to_candidates(split(made.rows, wanted.holdout))
     kinds = Counter(drop_table["kind"].to_pylist())
-    reports = _with_outcome(gathered.reports, made)
+    reports = [_hidden(each, clean) for each in _with_outcome(gathered.reports, made)]
     held_out = int(pc.sum(pc.equal(row_table["split"], "holdout")).as_py() or 0)
     report = Report(
         hash=content_hash(row_table, drop_table, candidates),
@@ -209,6 +223,7 @@ def _corpus(gathered: Gathered, choice: Choice, made: _Made, wanted: Wanted) -> 
         candidates=candidates.num_rows,
         broken=sum(each.broken_items for each in reports),
         tokens=[token for file in gathered.written.values() for token in file.tokens],
+        cleaning=clean.note,
         reasons=dict(_reasons(made.dropped).most_common()),
         same=[
             SameConversation(kept=same.kept, left=list(same.left), times=same.times)
@@ -217,6 +232,25 @@ def _corpus(gathered: Gathered, choice: Choice, made: _Made, wanted: Wanted) -> 
         files=reports,
     )
     return Corpus(row_table, drop_table, report, candidates)
+
+
+def _hidden(report: NoteReport, clean: Washed) -> NoteReport:
+    """Return a file's report with its excerpts masked as the rows are."""
+    repairs = [
+        each.model_copy(
+            update={
+                "excerpt_before": clean.hide(each.excerpt_before),
+                "excerpt_after": clean.hide(each.excerpt_after),
+            }
+        )
+        for each in report.repairs
+    ]
+    remarks = [
+        each.model_copy(update={"first_words": clean.hide(each.first_words)})
+        for each in report.commentary
+    ]
+    title = clean.hide(report.title)
+    return report.model_copy(update={"title": title, "repairs": repairs, "commentary": remarks})
 
 
 def _reasons(dropped: Iterable[Dropped]) -> Counter[str]:

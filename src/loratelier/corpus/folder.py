@@ -54,6 +54,7 @@ ROWS_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("conversation", pa.string()),
         ("lossy", pa.bool_()),
+        ("language", pa.string()),
         ("lineage", _LINEAGE),
     ]
 )
@@ -90,12 +91,12 @@ class Corpus:
     """Training rows with where each came from, and everything that is in no row.
 
     ``rows``: id, format, messages (role, content) or text (the other is null), split (``train`` or
-    ``holdout``), conversation, lossy, lineage (one entry a message of the source, in order;
-    ``message`` says which of the row's messages it became). ``dropped``: reason, kind (``message``,
-    ``passage``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``, ``item``,
-    ``file``…), text, conversation, lossy, lineage (one entry). ``candidates``: turns of rows that
-    have other versions: how, prompt, kept, others, with the lineage of each. ``hash`` covers the
-    content of all tables.
+    ``holdout``), conversation, lossy, language, lineage (one entry a message of the source, in
+    order; ``message`` says which of the row's messages it became). ``dropped``: reason, kind
+    (``message``, ``passage``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``,
+    ``item``, ``file``…), text, conversation, lossy, lineage (one entry). ``candidates``: turns of
+    rows that have other versions: how, prompt, kept, others, with the lineage of each. ``hash`` covers
+    the content of all tables.
     """
 
     rows: Any
@@ -221,6 +222,7 @@ def _row(row: Row, format: str) -> dict[str, Any]:
         "split": row.split,
         "conversation": row.conversation,
         "lossy": row.lossy,
+        "language": row.language,
         "lineage": _lineage(row.turns),
     }
 

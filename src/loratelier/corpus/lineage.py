@@ -78,7 +78,8 @@ class Conversation:
 
     ``versions``: neighbours of one role are versions of one turn, not parts of it to be put
     together with ``joint``. ``learn`` is the role to learn where the source decides it, ``refused``
-    why none of it can be. ``kind`` is the kind of the source.
+    why none of it can be. ``kind`` is the kind of the source, ``provider`` whose chat it was
+    where a note says so.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Conversation:
     learn: str = ""
     refused: str = ""
     kind: str = ""
+    provider: str = ""
     is_text: bool = False
 
     @property
@@ -166,7 +168,7 @@ class Row:
     """One training row. ``roles`` are those to train with; ``turns`` keep those of the source.
 
     ``text`` is set where the source wrote the row as a text itself: a passage of a book, a scene in
-    its notation.
+    its notation. ``language`` is an ISO 639-1 code or ``unknown``.
     """
 
     id: str
@@ -176,6 +178,7 @@ class Row:
     split: str = "train"
     text: str | None = None
     candidates: tuple[Candidate, ...] = ()
+    language: str = "unknown"
 
     @property
     def lossy(self) -> bool:

@@ -49,6 +49,7 @@ def mend_thread(file: str, thread: Thread, language: str | None) -> Ready:
         learn=thread.learn,
         refused=thread.refused,
         kind=thread.kind,
+        provider=thread.provider,
     )
     return Ready(
         conversation if main else None,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from loratelier.corpus.hygiene.note import CleaningNote
 from loratelier.corpus.notes import ScoreNote
 from loratelier.corpus.report import Mended, NoteReport, Report, count, first_words
 
@@ -48,6 +49,7 @@ def page(report: Report, dropped: Sequence[Mapping[str, Any]], total: int) -> st
         _head(report),
         _scores(report),
         _selections(report),
+        _cleaning(report.cleaning),
         _files(report.files),
         _repairs(report),
         _same(report),
@@ -90,6 +92,18 @@ def _beside(report: Report) -> str:
             "candidates for preferences, not labelled ones."
         )
     return "".join(f"\n<p>{line}</p>" for line in said)
+
+
+def _cleaning(note: CleaningNote) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in note.lines())
+    found = ((each.kind, each.file, each.uid, each.row, each.hint) for each in note.found)
+    repeated = ((each.line, each.conversations) for each in note.boilerplate)
+    parts = [f"<h2>Cleaning</h2>\n<ul>{items}</ul>" if items else ""]
+    if note.found:
+        parts.append(_table(("found", "file", "message", "row", "begins"), found))
+    if note.boilerplate:
+        parts.append(_table(("line that repeats", "conversations"), repeated))
+    return "\n".join(part for part in parts if part)
 
 
 def _scores(report: Report) -> str:

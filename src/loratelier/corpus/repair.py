@@ -52,8 +52,8 @@ class Step:
 
     def __str__(self) -> str:
         if not self.right:
-            lines = "1 line" if len(self.changes) == 1 else f"{len(self.changes)} lines"
-            return f"{self.kind}: {lines}"
+            number = len(self.changes)
+            return f"{self.kind}: {number} {'line' if number == 1 else 'lines'}"
         losses = f"{self.lost} characters lost" if self.lost else "nothing lost"
         first, last = self.changes[0].line, self.changes[-1].line
         where = f"line {first}" if first == last else f"lines {first}-{last}"

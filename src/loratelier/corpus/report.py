@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from loratelier.corpus.hygiene.note import CleaningNote
 from loratelier.corpus.notes import ComparisonNote, ScoreNote, SelectionNote
 
 KIND = "loratelier corpus"
@@ -121,6 +122,7 @@ class Report(_Part):
     reasons: dict[str, int]
     same: list[SameConversation]
     files: list[NoteReport]
+    cleaning: CleaningNote = CleaningNote()
     scores: list[ScoreNote] = []
     comparisons: list[ComparisonNote] = []
     selections: list[SelectionNote] = []

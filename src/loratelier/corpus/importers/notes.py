@@ -51,6 +51,7 @@ def _conversation(note: nexus.Note, decoded: Decoded) -> Thread:
         kind=KIND,
         id=note.meta.get("conversation_id", ""),
         title=note.title,
+        provider=note.meta.get("provider", "").strip().lower(),
         encoding=decoded.encoding,
         messages=messages,
         asides=tuple(asides),

@@ -77,6 +77,7 @@ class Thread:
     id: str = ""
     title: str = ""
     encoding: str = "utf-8"
+    provider: str = ""
     asides: tuple[Aside, ...] = ()
     others: tuple[Other, ...] = ()
     versions: bool = False
