@@ -16,21 +16,28 @@ class Boilerplate:
     """Counts lines first, then says which are boilerplate."""
 
     conversations: int = 0
-    _counts: Counter[str] = field(default_factory=Counter)
+    # By hash: most lines of a gigabyte stand there once and need not be kept.
+    _counts: Counter[int] = field(default_factory=Counter)
+    _lines: dict[int, str] = field(default_factory=dict)
 
     def count(self, texts: Iterable[str]) -> None:
         """Count the lines of one conversation, each once."""
         self.conversations += 1
         lines = {line.strip() for text in texts for line in text.split("\n")}
-        self._counts.update(line for line in lines if _is_sentence(line))
-        # A million different lines are counted only while they may still become frequent.
+        for line in filter(_is_sentence, lines):
+            key = hash(line)
+            self._counts[key] += 1
+            if self._counts[key] == _OFTEN:
+                self._lines[key] = line
+        # Lines seen once are forgotten when there are a million of them.
         if len(self._counts) > 1_000_000:
             self._counts = Counter({line: n for line, n in self._counts.items() if n > 1})
 
     def lines(self) -> dict[str, int]:
         """Return the lines that are boilerplate, and in how many conversations each stands."""
         least = max(_OFTEN, _SHARE * self.conversations)
-        return {line: n for line, n in self._counts.most_common() if n >= least}
+        often = ((line, self._counts[key]) for key, line in self._lines.items())
+        return dict(sorted((one for one in often if one[1] >= least), key=lambda one: -one[1]))
 
 
 def _is_sentence(line: str) -> bool:

@@ -29,16 +29,20 @@ class Finding:
 class Pattern:
     """A kind of finding: what matches, and what must hold of it besides.
 
-    The finding is the group ``found`` where the pattern has one. ``hold`` gets its text.
+    The finding is the group ``found`` where the pattern has one. ``hold`` gets its text. A text
+    without any of the ``signs`` is not searched: most texts are, by most patterns, in vain.
     """
 
     of: str
     kind: str
     regex: re.Pattern[str]
     hold: Callable[[str], bool] = lambda value: True
+    signs: tuple[str, ...] = ()
 
     def search(self, text: str) -> Iterable[Finding]:
         """Yield the findings of this kind."""
+        if self.signs and not any(sign in text for sign in self.signs):
+            return
         group = "found" if "found" in self.regex.groupindex else 0
         for match in self.regex.finditer(text):
             if self.hold(match[group]):

@@ -112,7 +112,11 @@ def _secret(kind: str, pattern: str, **more: object) -> Pattern:
 _KEY_WORDS = r"(?i:pass(?:word|wd)?|пароль|secret|token|api[_-]?key|access[_-]?key|auth)"
 
 PATTERNS = (
-    _pii("email", r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[a-zа-я]{2,24}(?![\w-])"),
+    _pii(
+        "email",
+        r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[a-zа-я]{2,24}(?![\w-])",
+        signs=("@",),
+    ),
     _pii(
         "phone",
         r"(?<![\w+.,-])(?:\+7|8)[ \u00a0-]?\(?\d{3}\)?[ \u00a0-]?\d{3}"
@@ -122,6 +126,7 @@ PATTERNS = (
         "phone",
         r"(?<![\w+])\+(?!7[ (-]?\d)\d{1,3}[ -]?\(?\d{1,4}\)?(?:[ -]?\d{2,4}){2,4}(?![\w-])",
         hold=_phone,
+        signs=("+",),
     ),
     _pii("card", r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])", hold=luhn),
     _pii("inn", r"инн\W{0,5}(?P<found>\d{10}(?:\d\d)?)(?!\d)", hold=inn),
@@ -130,6 +135,7 @@ PATTERNS = (
     _pii(
         "passport",
         r"(?:паспорт\w*|passport)[^\d\n]{0,30}(?P<found>\d{2} ?\d{2}[ №]{0,3}\d{6})(?!\d)",
+        signs=("аспорт", "assport", "ПАСПОРТ"),
     ),
     _pii(
         "iban", r"(?<!\w)[a-z]{2}\d{2}(?: ?[a-z0-9]{4}){2,7}(?: ?[a-z0-9]{1,3})?(?!\w)", hold=iban
@@ -140,21 +146,33 @@ PATTERNS = (
         "account",
         r"(?<![\w/.])(?:https?://)?(?:www\.)?(?:t\.me|vk\.com|instagram\.com|facebook\.com|"
         r"(?:x|twitter)\.com|linkedin\.com/in)/@?[\w.-]{3,40}\w",
+        signs=(".me/", ".com/"),
     ),
     _secret(
         "private key",
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        signs=("PRIVATE KEY",),
     ),
-    _secret("aws key", r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}(?![A-Za-z0-9])"),
-    _secret("github token", r"(?<!\w)(?:gh[pousr]_\w{30,}|github_pat_\w{40,})"),
-    _secret("gitlab token", r"(?<!\w)glpat-[\w-]{20,}"),
-    _secret("api key", r"(?<!\w)sk-[\w-]{20,}"),
-    _secret("hub token", r"(?<!\w)hf_[A-Za-z0-9]{30,}"),
-    _secret("google key", r"(?<!\w)AIza[\w-]{35}(?![\w-])"),
-    _secret("slack token", r"(?<!\w)xox[abprs]-[\w-]{10,}"),
+    _secret(
+        "aws key",
+        r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}(?![A-Za-z0-9])",
+        signs=("AKIA", "ASIA"),
+    ),
+    _secret(
+        "github token",
+        r"(?<!\w)(?:gh[pousr]_\w{30,}|github_pat_\w{40,})",
+        signs=("gh", "github_pat_"),
+    ),
+    _secret("gitlab token", r"(?<!\w)glpat-[\w-]{20,}", signs=("glpat-",)),
+    _secret("api key", r"(?<!\w)sk-[\w-]{20,}", signs=("sk-",)),
+    _secret("hub token", r"(?<!\w)hf_[A-Za-z0-9]{30,}", signs=("hf_",)),
+    _secret("google key", r"(?<!\w)AIza[\w-]{35}(?![\w-])", signs=("AIza",)),
+    _secret("slack token", r"(?<!\w)xox[abprs]-[\w-]{10,}", signs=("xox",)),
     _secret("bot token", r"(?<!\w)\d{8,10}:[\w-]{35}(?![\w-])"),
-    _secret("web token", r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}"),
-    _secret("password in address", r"\w+://[^\s/:@]{1,64}:(?P<found>[^\s/@]{3,64})@"),
+    _secret("web token", r"(?<!\w)eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{5,}", signs=("eyJ",)),
+    _secret(
+        "password in address", r"\w+://[^\s/:@]{1,64}:(?P<found>[^\s/@]{3,64})@", signs=("://",)
+    ),
     _secret(
         "secret",
         _KEY_WORDS + r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?(?P<found>[^\s\"',;]{8,200})",

@@ -7,7 +7,7 @@ UNKNOWN = "unknown"
 _LETTERS = 20  # fewer say nothing
 _SURE = 0.5  # its probability, and how far it must be ahead of the next
 _AHEAD = 3.0
-_LOOKED_AT = 2000  # characters
+_LOOKED_AT = 600  # characters
 
 
 def language_of(text: str) -> str:
