@@ -19,7 +19,7 @@ from loratelier.serve import Both, Dialogue, Sampling, Turn
 from loratelier.train import Recipe, train
 from loratelier.train.measure import HeldOut, change, held_out
 from loratelier.train.packing import pack
-from loratelier.train.run import examples, split
+from loratelier.train.rows import examples, split
 
 NAME = "paradox"
 

@@ -1,8 +1,11 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
+from loratelier.base.decoder import Reader
+from loratelier.base.packed import rows_apart
 from loratelier.kit.errors import InputError
 from loratelier.train.examples import to_example, to_text_example
 from loratelier.train.packing import pack, shuffled
@@ -143,26 +146,29 @@ def reference_losses(model, example):
     ]
 
 
-def test_packed_rows_do_not_see_each_other(tiny_base):
-    from loratelier.base.likelihood import target_losses
+def losses(base, packs, padded):
+    with torch.no_grad(), nullcontext("padding") if padded else rows_apart(base.model) as apart:
+        assert apart == ("padding" if padded else "rows")
+        reader = Reader(base.model, apart)
+        assert reader.plain
+        return torch.cat([reader.nll(p.ids, p.lengths, p.places, p.labels) for p in packs])
 
+
+def test_packed_rows_do_not_see_each_other(tiny_base):
     examples = rows(tiny_base, 7)
     packs = pack(examples, 150)
     assert len(packs) > 1
     assert max(part.tokens for part in packs) > max(len(example) for example in examples)
-    with torch.no_grad():
-        ours = torch.cat([target_losses(tiny_base.model, *part.parts) for part in packs])
     expected = [loss for row in examples for loss in reference_losses(tiny_base.model, row)]
-    torch.testing.assert_close(ours, torch.tensor(expected), atol=1e-4, rtol=0)
+    for padded in (False, True):
+        ours = losses(tiny_base, pack(examples, 250, padded=padded), padded)
+        torch.testing.assert_close(ours, torch.tensor(expected), atol=1e-4, rtol=0)
 
 
 def test_packed_rows_do_not_see_each_other_on_the_demo_base(demo_base):
-    from loratelier.base.likelihood import target_losses
-
     examples = rows(demo_base, 4)
     (whole,) = pack(examples, 10_000)
-    with torch.no_grad():
-        ours = target_losses(demo_base.model, *whole.parts)
+    ours = losses(demo_base, [whole], False)
     expected = [loss for row in examples for loss in reference_losses(demo_base.model, row)]
     torch.testing.assert_close(ours, torch.tensor(expected), atol=1e-3, rtol=0)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from loratelier.kit.errors import InputError
-from loratelier.train.recipe import load_recipe, parse_set
+from loratelier.train.recipe_file import load_recipe, parse_set
 
 GIVEN = {"base": "demo", "corpus": "rows", "name": "mine"}
 

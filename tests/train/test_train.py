@@ -12,7 +12,7 @@ from loratelier.corpus import Corpus, build_corpus
 from loratelier.kit.errors import InputError
 from loratelier.train import load_recipe, train
 from loratelier.train import loop as loop_module
-from loratelier.train.run import examples, split
+from loratelier.train.rows import examples, split
 from tests.conftest import our_hooks
 
 NOTE = """>[!nexus_user] **User** - 01.02.2025 at 10:00
@@ -181,8 +181,8 @@ def test_a_stopped_run_goes_on_exactly(tiny_base, recipe, home, monkeypatch):
 def test_resuming_with_another_recipe_is_refused(tiny_base, recipe, home, monkeypatch):
     real = loop_module._keep
 
-    def stop_after(model, given, state, point):
-        real(model, given, state, point)
+    def stop_after(work, state, point):
+        real(work, state, point)
         if point.epoch == 2:
             raise KeyboardInterrupt
 
@@ -192,8 +192,8 @@ def test_resuming_with_another_recipe_is_refused(tiny_base, recipe, home, monkey
     monkeypatch.setattr(loop_module, "_keep", real)
     with pytest.raises(InputError, match="The stopped run had learning_rate = 0.02"):
         train(recipe(epochs=3, learning_rate=1e-3), base=tiny_base, resume=True)
-    with pytest.raises(InputError, match="nothing to resume"):
-        train(recipe(name="never-begun"), base=tiny_base, resume=True)
+    begun = train(recipe(name="never-begun", max_steps=1), base=tiny_base, resume=True)
+    assert begun.card.metrics["steps"] == 1
 
 
 def test_the_kept_state_is_the_best_held_out_one(tiny_base, recipe, home):
@@ -268,15 +268,15 @@ def test_a_taken_name_is_refused_before_anything_is_trained(tiny_base, recipe, h
 def test_a_loss_that_is_no_number_ends_with_the_last_good_state(
     tiny_base, recipe, home, monkeypatch
 ):
-    real, calls = loop_module._step, []
+    real, calls = loop_module._gradients, []
 
     def breaking(*args):
         calls.append(1)
         value = real(*args)
         return float("nan") if len(calls) > 6 else value
 
-    monkeypatch.setattr(loop_module, "_step", breaking)
+    monkeypatch.setattr(loop_module, "_gradients", breaking)
     adapter = train(recipe(epochs=50), base=tiny_base)
-    assert adapter.card.metrics["steps"] == 7
+    assert adapter.card.metrics["steps"] == 6
     assert adapter.card.metrics["kept_step"] < 7
     assert all(torch.isfinite(t).all() for pair in adapter.tensors.values() for t in pair)

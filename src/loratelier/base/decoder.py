@@ -1,8 +1,14 @@
 """A model in its two steps: the decoder that makes hidden states, and the head that reads them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loratelier.base.losses import head_nll, linear_nll, linear_soft_nll
+from loratelier.base.packed import Apart, borders, positions_of
 
 
 def hidden_states(model: Any, ids: Tensor) -> Tensor:
@@ -14,3 +20,104 @@ def hidden_states(model: Any, ids: Tensor) -> Tensor:
 def head_of(model: Any) -> Any:
     """Return the layer that turns hidden states into logits; None where a model has none."""
     return model.get_output_embeddings()
+
+
+def row_inputs(ids: Tensor, lengths: Sequence[int], apart: Apart) -> dict[str, Any]:
+    """Return the keywords with which a model reads rows that must not see each other.
+
+    Args:
+        ids: int64 [1, T], rows end to end; for ``"padding"`` [rows, longest], padded at the end.
+        lengths: tokens of each row.
+        apart: what :func:`loratelier.base.packed.rows_apart` said of the model.
+    """
+    if apart == "padding":
+        steps = torch.arange(ids.shape[1], device=ids.device)
+        mask = steps[None] < torch.tensor(lengths, device=ids.device)[:, None]
+        return {"input_ids": ids, "attention_mask": mask.long(), "use_cache": False}
+    given = {
+        "input_ids": ids,
+        "position_ids": positions_of(lengths).to(ids.device),
+        # With a cache transformers lets packed rows see each other.
+        "use_cache": False,
+    }
+    return given if apart == "mask" else given | borders(lengths, ids.device)
+
+
+class Reader(nn.Module):
+    """A causal model as training reads it: hidden states, and losses at chosen places.
+
+    Where the model's logits are its last layer of the hidden states and no more, which is tried
+    once, losses are made in chunks without keeping logits; a model that scales or caps its logits
+    is asked for the logits of the chosen places.
+    """
+
+    def __init__(self, model: Any, apart: Apart) -> None:
+        super().__init__()
+        self.model = model
+        self.apart = apart
+        self.plain = _reads_plainly(model, apart)
+
+    def states(self, ids: Tensor, lengths: Sequence[int], places: Tensor) -> Tensor:
+        """Return the hidden states at ``places`` of the flattened ids: [N, hidden]."""
+        decoder = self.model.get_decoder()
+        made = decoder(**row_inputs(ids, lengths, self.apart)).last_hidden_state
+        return made.flatten(0, 1)[places]  # type: ignore[no-any-return]
+
+    def nll(self, ids: Tensor, lengths: Sequence[int], places: Tensor, labels: Tensor) -> Tensor:
+        """Return ``-log p(label)`` at ``places`` in nats: float32 [N]."""
+        if not self.plain:
+            logits = self.logits(ids, lengths, places)
+            return F.cross_entropy(logits, labels, reduction="none")
+        head = head_of(self.model)
+        states = self.states(ids, lengths, places)
+        if self.head_is_frozen:
+            return linear_nll(states, head.weight, head.bias, labels)
+        return head_nll(head, states, labels)
+
+    def soft_nll(
+        self,
+        ids: Tensor,
+        lengths: Sequence[int],
+        places: Tensor,
+        wanted: Tensor,
+        shares: Tensor,
+    ) -> Tensor:
+        """Return the cross-entropy towards ``shares`` [N, k] of the tokens ``wanted`` [N, k]."""
+        if self.plain and self.head_is_frozen:
+            head = head_of(self.model)
+            states = self.states(ids, lengths, places)
+            return linear_soft_nll(states, head.weight, head.bias, wanted, shares)
+        likely = self.logits(ids, lengths, places).log_softmax(-1)
+        return -(shares * likely.gather(1, wanted)).sum(1)
+
+    def logits(self, ids: Tensor, lengths: Sequence[int], places: Tensor) -> Tensor:
+        """Return the logits at ``places``: float32 [N, V]."""
+        if self.plain:
+            return head_of(self.model)(self.states(ids, lengths, places)).float()  # type: ignore[no-any-return]
+        given = row_inputs(ids, lengths, self.apart)
+        if self.apart == "padding":
+            return self.model(**given).logits.flatten(0, 1)[places].float()  # type: ignore[no-any-return]
+        return self.model(**given, logits_to_keep=places).logits[0].float()  # type: ignore[no-any-return]
+
+    @property
+    def head_is_frozen(self) -> bool:
+        """Whether the last layer is a plain one that nothing trains or adapts."""
+        head = head_of(self.model)
+        return type(head) is nn.Linear and not head.weight.requires_grad
+
+
+@torch.no_grad()
+def _reads_plainly(model: Any, apart: Apart) -> bool:
+    head = head_of(model)
+    if head is None:
+        return False
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(8) * 7919 % vocabulary)[None].to(next(model.parameters()).device)
+    given = row_inputs(ids, (8,), apart)
+    was_training = model.training
+    model.eval()
+    whole = model(**given).logits
+    made = head(model.get_decoder()(**given).last_hidden_state)
+    model.train(was_training)
+    # A cap or a scale moves logits by far more than rounding does.
+    return torch.allclose(made.float(), whole.float(), atol=1e-2, rtol=1e-2)

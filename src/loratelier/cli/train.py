@@ -40,7 +40,7 @@ def _train(
     Recipe keys for --set: base corpus name objective seed rank alpha targets layers epochs
     max_steps learning_rate batch_tokens max_length holdout patience guards.drift_budget.
     """
-    from loratelier.train.recipe import load_recipe, parse_set
+    from loratelier.train.recipe_file import load_recipe, parse_set
 
     named = {"corpus": corpus, "base": base, "name": name}
     given = {key: str(value) for key, value in named.items() if value is not None}

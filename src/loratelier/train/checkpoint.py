@@ -1,4 +1,8 @@
-"""What a stopped run leaves behind, so that it can go on exactly where it was."""
+"""What a stopped run leaves behind, so that it can go on exactly where it was.
+
+One file that is replaced as a whole: whenever a run is killed, the last state that was saved is
+there. A disk that is full keeps the earlier state, and the run goes on.
+"""
 
 import json
 from dataclasses import asdict
@@ -6,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from loratelier.kit.errors import InputError
-from loratelier.kit.files import atomic_folder
+from loratelier.kit.files import write_atomic
+from loratelier.kit.progress import remark
 from loratelier.train.loop import Point, State, trainable
 
-_TENSORS, _FACTS = "state.safetensors", "state.json"
+FILE = "state.safetensors"
 
 
-def save(
+def write(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -26,11 +31,13 @@ def save(
 ) -> None:
     """Write the state of a run; an earlier one stays until the new one is whole.
 
+    A disk that has no room for it is said and does not stop the run.
+
     Args:
         folder: where the run's state lives.
         model: its trainable weights are written.
         optimizer: its moments are written.
-        state: the counters, the curve, and the kept weights.
+        state: the counters, the curve, the losses, and the kept weights.
         run: what must be equal for a resumed run: recipe, corpus hash, base fingerprint.
     """
     tensors = {f"weight/{name}": p.detach() for name, p in trainable(model).items()}
@@ -46,30 +53,36 @@ def save(
         "tokens": state.tokens,
         "seconds": state.seconds,
         "curve": [asdict(point) for point in state.curve],
+        "losses": state.losses,
     }
-    with atomic_folder(folder, replace=True) as scratch:
-        save_file({key: t.contiguous().clone() for key, t in tensors.items()}, scratch / _TENSORS)
-        (scratch / _FACTS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    whole = save({key: t.contiguous() for key, t in tensors.items()}, {"facts": json.dumps(facts)})
+    try:
+        write_atomic(folder / FILE, whole)
+    except OSError as error:
+        remark(f"The state of step {state.step} could not be saved ({error.strerror}): going on")
 
 
 def load(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run: dict[str, Any]
-) -> State:
+) -> State | None:
     """Put a saved state into ``model`` and ``optimizer`` and return the rest of it.
 
+    Returns:
+        None where no state was saved.
+
     Raises:
-        InputError: nothing was saved there, it is damaged, or it belongs to another recipe, corpus
-            or base (the first difference is named).
+        InputError: it is damaged, or it belongs to another recipe, corpus or base (the first
+            difference is named).
     """
+    path = folder / FILE
+    if not path.exists():
+        return None
     try:
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / _TENSORS)
-    except FileNotFoundError as error:
-        raise InputError(
-            "There is nothing to resume for this adapter", "Train without --resume"
-        ) from error
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder} is damaged ({error})", "Train without --resume") from error
+        with safe_open(path, framework="pt") as stream:
+            facts = json.loads(stream.metadata()["facts"])
+            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged ({error})", "Train without --resume") from error
     _check_same(facts["run"], run)
     _fill(model, optimizer, tensors)
     return State(
@@ -80,6 +93,7 @@ def load(
         waited=facts["waited"],
         tokens=facts["tokens"],
         seconds=facts["seconds"],
+        losses=facts["losses"],
     )
 
 
@@ -102,16 +116,17 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     weights = _under("weight/", tensors)
+    moments = _under("optimizer/", tensors)
     with torch.no_grad():
         for name, parameter in trainable(model).items():
             parameter.copy_(weights[name])
-            moments = {
-                key.split("/")[1]: tensor.clone()
-                for key, tensor in tensors.items()
-                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+            own = {
+                key.removesuffix(f"/{name}"): tensor.clone()
+                for key, tensor in moments.items()
+                if key.endswith(f"/{name}")
             }
             optimizer.state[parameter] = {
                 # AdamW keeps its step count on the CPU wherever the moments are.
                 key: tensor if key == "step" else tensor.to(parameter.device)
-                for key, tensor in moments.items()
+                for key, tensor in own.items()
             }

@@ -1,27 +1,33 @@
 """The training loop, read top to bottom.
 
-One step is one pack of rows. Losses are made only where a token is learned. After each epoch the
-held-out rows and general text are measured; the best state within the drift budget is kept.
+One step of the optimizer reads the packs that the plan gives it and follows the sum of their
+weighted losses. Now and then the held-out rows and general text are measured; the best state
+within the drift budget is kept.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
-from loratelier.base import Base
-from loratelier.base.likelihood import bits_per_byte, target_losses
 from loratelier.kit.progress import Bar, remark, task
-from loratelier.train.measure import HeldOut, change, held_out
+from loratelier.train.drift import DriftMeter
+from loratelier.train.learner import Learner
+from loratelier.train.measure import change, mean_nll
 from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
+from loratelier.train.steps import Step, share
 
 # The learning rate rises over the first 5% of the steps and falls along a cosine to 10%.
 WARM_UP, FLOOR = 0.05, 0.1
+# Divergence: the mean loss of this many steps is above the first steps' by this factor and margin.
+WINDOW, FACTOR, MARGIN = 8, 1.5, 1.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Point:
     train_nll: float | None
     held_out_nll: float | None
     general_bpb: float
+    general_kl: float | None  # nats per token, from the base
     drift: float  # relative rise of general_bpb over the base's
 
 
@@ -40,7 +47,8 @@ class Point:
 class State:
     """Everything that a stopped run needs to go on as if it had not stopped.
 
-    ``kept`` are the trainable tensors of the best evaluation so far, by parameter name.
+    ``kept`` are the trainable tensors of the best evaluation so far, by parameter name. ``losses``
+    is the training loss of every step so far.
     """
 
     step: int = 0
@@ -50,25 +58,57 @@ class State:
     waited: int = 0  # evaluations since the last better one
     tokens: int = 0
     seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
 
     @property
     def kept_point(self) -> Point:
         """The evaluation of the kept weights; the base's where nothing was kept."""
         return next(point for point in self.curve if point.step == self.kept_step)
 
+    @property
+    def since_evaluation(self) -> list[float]:
+        """The losses of the steps after the last evaluation."""
+        return self.losses[self.curve[-1].step :]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run goes through: the packs of every epoch, in order, and what it is measured on."""
+    """What a run goes through: the steps of every epoch, in order, and what it is measured on."""
 
-    epochs: Sequence[Sequence[Pack]]
+    epochs: Sequence[Sequence[Step]]
     held_out: Sequence[Pack]
-    guard_texts: Sequence[str]
 
     def steps(self, recipe: Recipe) -> int:
         """How many steps the run takes if nothing stops it."""
-        planned = sum(len(packs) for packs in self.epochs)
+        planned = sum(len(steps) for steps in self.epochs)
         return min(planned, recipe.max_steps or planned)
+
+    def ends(self) -> dict[int, int]:
+        """Return the epoch that ends with a step, by the step's number from 1."""
+        found, done = {}, 0
+        for epoch, steps in enumerate(self.epochs, start=1):
+            done += len(steps)
+            found[done] = epoch
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run works with; none of it changes but the weights and the optimizer's state.
+
+    ``learner`` is the module itself, ``prepared`` what accelerate made of it for several
+    processes (the same where there is one). ``save`` writes the state; ``told`` hears every step.
+    """
+
+    learner: Learner
+    prepared: Any
+    optimizer: Any
+    accelerator: Accelerator
+    recipe: Recipe
+    plan: Plan
+    meter: DriftMeter
+    save: Callable[[State], None]
+    told: Callable[[State, Step, float], None]
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -76,87 +116,96 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW without weight decay over the adapter's parameters."""
-    return torch.optim.AdamW(trainable(model).values(), lr=recipe.learning_rate, weight_decay=0.0)
-
-
-def run(
-    base: Base,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    plan: Plan,
-    state: State,
-    save: Callable[[State], None],
-) -> State:
-    """Train ``model`` from ``state`` on; on return it holds the kept weights.
+def run(work: Run, state: State) -> State:
+    """Train from ``state`` on; on return the model holds the kept weights.
 
     Args:
-        base: the base under ``model``.
-        model: the PEFT model; only its adapter is trained.
-        optimizer: over the adapter's parameters, in the state that belongs to ``state``.
-        recipe: what to do.
-        plan: the packs and the measured texts.
+        work: the model, the optimizer in the state that belongs to ``state``, the plan.
         state: where to begin; a fresh one, or what a stopped run saved.
-        save: called after each evaluation, with the weights and the optimizer as they then are.
     """
-    total = plan.steps(recipe)
+    recipe, plan = work.recipe, work.plan
+    total, ends = plan.steps(recipe), plan.ends()
+    steps = [step for epoch in plan.epochs for step in epoch][:total]
     if not state.curve:
-        state.curve.append(_evaluate(base, model, plan, state, None, None))
-    losses: list[float] = []
+        state.curve.append(_evaluate(work, state, 0))
+        work.save(state)
+    saved = perf_counter()
     with task("Training", total=total) as bar:
         bar.advance(state.step)
-        for epoch, packs in enumerate(plan.epochs, start=1):
+        while state.step < total:
             if state.waited >= recipe.patience:
                 remark(f"Stopped: {state.waited} evaluations without a better one")
                 break
-            done = sum(len(earlier) for earlier in plan.epochs[: epoch - 1])
-            for pack in packs[max(0, state.step - done) :]:
-                if state.step >= total:
-                    break
-                loss = _step(base, model, optimizer, recipe, pack, state, total, bar)
-                if not math.isfinite(loss):
-                    return _diverged(model, state)
-                losses.append(loss)
-            # An epoch that was measured before the run was stopped is not measured again.
-            if state.step <= state.curve[-1].step:
-                continue
-            point = _evaluate(base, model, plan, state, epoch, sum(losses) / len(losses))
-            losses.clear()
-            _keep(model, recipe, state, point)
-            save(state)
-            if state.step >= total:
-                break
-    _restore(model, state)
+            problem = _step(work, steps[state.step], state, total, bar)
+            if problem:
+                return _diverged(work, state, problem)
+            if _is_due(recipe, state.step, total, ends):
+                epoch = next(number for end, number in ends.items() if state.step <= end)
+                _keep(work, state, _evaluate(work, state, epoch))
+                work.save(state)
+                saved = perf_counter()
+            elif perf_counter() - saved >= recipe.save_seconds:
+                work.save(state)
+                saved = perf_counter()
+    restore(work.learner, state)
     return state
 
 
-def _step(
-    base: Base,
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    pack: Pack,
-    state: State,
-    total: int,
-    bar: Bar,
-) -> float:
+def _is_due(recipe: Recipe, step: int, total: int, ends: dict[int, int]) -> bool:
+    """Whether the state after ``step`` steps is measured."""
+    every = recipe.evaluate_every
+    return step in ends or step == total or (every is not None and step % every == 0)
+
+
+def _step(work: Run, step: Step, state: State, total: int, bar: Bar) -> str | None:
+    """Take one step; return what went wrong if its loss or its gradient is no number."""
     began = perf_counter()
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * schedule(state.step, total)
-    loss = target_losses(model, *pack.to(base.device).parts).mean()
-    loss.backward()
-    nn.utils.clip_grad_norm_(trainable(model).values(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    rate = schedule(state.step, total)
+    for group in work.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * rate
+    loss = _gradients(work, step, state.step)
+    norm = _clip(work)
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        work.optimizer.zero_grad(set_to_none=True)
+        return (
+            "The loss is no longer a number"
+            if not math.isfinite(loss)
+            else ("The gradient is no longer a number")
+        )
+    work.optimizer.step()
+    work.optimizer.zero_grad(set_to_none=True)
     state.step += 1
-    state.tokens += pack.tokens
+    state.tokens += step.tokens
     state.seconds += perf_counter() - began
-    value = float(loss.detach())
+    state.losses.append(loss)
+    work.told(state, step, work.recipe.learning_rate * rate)
     bar.advance()
-    bar.say(f"loss {value:.3f}, {state.tokens / state.seconds:.0f} tokens/s")
-    return value
+    bar.say(f"loss {loss:.3f}, {state.tokens / state.seconds:.0f} tokens/s")
+    return "The loss has run away" if _ran_away(state.losses) else None
+
+
+def _gradients(work: Run, step: Step, number: int) -> float:
+    """Add up the gradients of a step's packs, over all processes; return the loss."""
+    accelerator = work.accelerator
+    # Dropout, where there is any, is drawn anew from the step's own number: a run that was stopped
+    # goes on with the same draws without keeping a generator's state.
+    torch.manual_seed(hash((work.recipe.seed, number, accelerator.process_index)) % 2**63)
+    packs = share(step, accelerator.process_index, accelerator.num_processes)
+    loss = torch.zeros((), device=accelerator.device)
+    for last, pack in ((pack is packs[-1], pack) for pack in packs):
+        # Gradients are exchanged once a step, with its last pack.
+        waiting = nullcontext() if last else accelerator.no_sync(work.prepared)
+        with waiting:
+            part = work.prepared(pack.to(accelerator.device))
+            # Processes' gradients are averaged; their sum is what is meant.
+            accelerator.backward(part * accelerator.num_processes)
+        loss += part.detach()
+    return float(accelerator.reduce(loss, reduction="sum"))
+
+
+def _clip(work: Run) -> float:
+    norm = work.accelerator.clip_grad_norm_(trainable(work.learner).values(), 1.0)
+    return float(norm) if norm is not None else 0.0
 
 
 def schedule(step: int, total: int) -> float:
@@ -168,26 +217,28 @@ def schedule(step: int, total: int) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * along))
 
 
-def _evaluate(
-    base: Base,
-    model: Any,
-    plan: Plan,
-    state: State,
-    epoch: int | None,
-    train_nll: float | None,
-) -> Point:
-    model.eval()
-    measured: HeldOut | None = held_out(model, plan.held_out) if plan.held_out else None
-    bpb = bits_per_byte(model, base.tokenizer, plan.guard_texts).value
-    model.train()
-    before = state.curve[0].general_bpb if state.curve else bpb
+def _ran_away(losses: Sequence[float]) -> bool:
+    if len(losses) < 2 * WINDOW:
+        return False
+    first, last = sum(losses[:WINDOW]) / WINDOW, sum(losses[-WINDOW:]) / WINDOW
+    return last > FACTOR * first + MARGIN
+
+
+def _evaluate(work: Run, state: State, epoch: int) -> Point:
+    work.learner.eval()
+    held = mean_nll(work.learner, work.plan.held_out) if work.plan.held_out else None
+    drift = work.meter.measure()
+    work.learner.train()
+    before = state.curve[0].general_bpb if state.curve else drift.bpb
+    since = state.since_evaluation if state.curve else []
     point = Point(
         step=state.step,
-        epoch=epoch or 0,
-        train_nll=train_nll,
-        held_out_nll=measured.nll if measured else None,
-        general_bpb=bpb,
-        drift=change(before, bpb),
+        epoch=epoch,
+        train_nll=sum(since) / len(since) if since else None,
+        held_out_nll=held,
+        general_bpb=drift.bpb,
+        general_kl=drift.kl,
+        drift=change(before, drift.bpb),
     )
     remark(_sentence(point, state.curve[0] if state.curve else None))
     return point
@@ -204,16 +255,18 @@ def _sentence(point: Point, base: Point | None) -> str:
         parts.append(held)
     drift = "" if base is None else f" ({point.drift:+.2%})"
     parts.append(f"general text {point.general_bpb:.4f} bits per byte{drift}")
+    if base is not None and point.general_kl is not None:
+        parts.append(f"KL {point.general_kl:.4f}")
     return f"{parts[0]}: {', '.join(parts[1:])}"
 
 
-def _keep(model: nn.Module, recipe: Recipe, state: State, point: Point) -> None:
+def _keep(work: Run, state: State, point: Point) -> None:
     """Add the point to the curve and keep the weights if it is the best so far."""
     first = not state.kept
-    better = first or _better(point, state.kept_point, recipe.guards.drift_budget)
+    better = first or _better(point, state.kept_point, work.recipe.guards.drift_budget)
     state.curve.append(point)
     if better:
-        state.kept = {name: p.detach().clone() for name, p in trainable(model).items()}
+        state.kept = {n: p.detach().clone() for n, p in trainable(work.learner).items()}
         state.kept_step = point.step
         state.waited = 0
     else:
@@ -233,16 +286,16 @@ def _better(new: Point, old: Point, budget: float | None) -> bool:
     return new.held_out_nll < old.held_out_nll
 
 
-def _diverged(model: nn.Module, state: State) -> State:
+def _diverged(work: Run, state: State, problem: str) -> State:
     remark(
-        f"The loss is no longer a number at step {state.step}; the state of step "
-        f"{state.kept_step} is kept. A lower learning_rate helps"
+        f"{problem} at step {state.step}; the state of step {state.kept_step} is kept. "
+        "A lower learning_rate helps"
     )
-    _restore(model, state)
+    restore(work.learner, state)
     return state
 
 
-def _restore(model: nn.Module, state: State) -> None:
+def restore(model: nn.Module, state: State) -> None:
     """Put the kept weights into the model; without any, the untrained ones (B = 0)."""
     with torch.no_grad():
         for name, parameter in trainable(model).items():

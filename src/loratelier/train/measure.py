@@ -1,4 +1,4 @@
-"""What is measured before, during and after a run: held-out loss and general text."""
+"""What is measured on rows that were not trained on."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from loratelier.base.likelihood import target_losses
+from loratelier.base.decoder import Reader
+from loratelier.base.packed import rows_apart
 from loratelier.kit.progress import task
+from loratelier.train.learner import Learner
 from loratelier.train.packing import Pack
 
 
@@ -32,15 +34,37 @@ class HeldOut:
 def held_out(
     model: Any, packs: Sequence[Pack], *, what: str = "Measuring held-out rows"
 ) -> HeldOut:
-    """Measure ``-log p`` of the learned tokens of the packs, under whatever gates are open."""
-    total, tokens = 0.0, 0
+    """Measure ``-log p`` of the packs' targets, under whatever gates are open.
+
+    Args:
+        model: a transformers causal model.
+        packs: rows packed end to end.
+        what: how the work is called while it runs.
+    """
     device = next(model.parameters()).device
-    with task(what, total=len(packs)) as bar:
-        for pack in packs:
-            total += float(target_losses(model, *pack.to(device).parts).double().sum())
+    total, tokens = 0.0, 0
+    with rows_apart(model) as apart, task(what, total=len(packs)) as bar:
+        reader = Reader(model, apart)
+        for each in packs:
+            pack = each.to(device)
+            losses = reader.nll(pack.ids, pack.lengths, pack.places, pack.labels)
+            total += float(losses.double().sum())
             tokens += pack.targets
             bar.advance()
     return HeldOut(total / tokens, tokens)
+
+
+@torch.no_grad()
+def mean_nll(learner: Learner, packs: Sequence[Pack]) -> float:
+    """Return the mean ``-log p`` of the packs' targets in nats under a learner as it is."""
+    device = next(learner.parameters()).device
+    total, tokens = 0.0, 0
+    with task("Measuring held-out rows", total=len(packs)) as bar:
+        for each in packs:
+            total += float(learner.nll(each.to(device)).double().sum())
+            tokens += each.targets
+            bar.advance()
+    return total / tokens
 
 
 def change(before: float, after: float) -> float:

@@ -9,6 +9,7 @@ from torch import nn
 from loratelier.base import Base
 from loratelier.base.layers import layers
 from loratelier.kit.errors import InputError, did_you_mean
+from loratelier.train.lora_linear import LoraLinear
 from loratelier.train.recipe import Recipe
 
 # What the recipe's short names are called in the models that name them apart.
@@ -40,11 +41,26 @@ def wrap(base: Base, recipe: Recipe) -> Any:
         lora_dropout=0.0,
         bias="none",
     )
+    if base.quantization is None:
+        # PEFT's own way to give a layer class of one's own: the same layer, computed faster.
+        config._register_custom_module({nn.Linear: LoraLinear})
     # A is drawn at random: the seed decides it, whatever was drawn before in this process.
     torch.manual_seed(recipe.seed)
     model = get_peft_model(base.model, config)
     model.train()
     return model
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """Return AdamW without weight decay over the trained parameters.
+
+    Each group keeps the rate that it has at the top of the schedule as ``base_lr``.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    rate = recipe.learning_rate
+    return torch.optim.AdamW(
+        [{"params": trained, "lr": rate, "base_lr": rate}], lr=rate, weight_decay=0.0
+    )
 
 
 def resolve_targets(base: Base, recipe: Recipe) -> list[str]:

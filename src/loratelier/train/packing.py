@@ -1,13 +1,13 @@
-"""Packing: whole rows side by side in one sequence, kept apart by their positions.
+"""Packing: whole rows side by side in one sequence, kept apart by their borders.
 
-A padded batch of chat rows is about half padding. Here rows are laid end to end; positions start
-again at 0 with each row, from which transformers builds a block-diagonal mask, so that no row sees
-another (its result equals the row's own: a test holds it).
+A padded batch of chat rows is about half padding. Here rows are laid end to end; no row sees
+another (its result equals the row's own: a test holds it). Where a model cannot keep rows apart,
+or packing is off, rows of like length make a padded batch.
 """
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,51 +17,66 @@ from loratelier.train.examples import Example
 
 @dataclass(frozen=True)
 class Pack:
-    """Rows packed into one sequence of T tokens with N targets.
+    """Rows that go through the model together, with N targets.
 
-    ``ids`` and ``positions``: int64 [1, T]. ``places``: int64 [N], the positions whose output
-    predicts a target. ``labels``: int64 [N], the targets.
+    ``ids``: int64 [1, T], rows end to end; or [rows, longest], padded at the end. ``lengths``:
+    tokens of each row. ``places``: int64 [N], the positions in the flattened ids whose output
+    predicts a target. ``labels``: int64 [N], the targets. ``owners``: int64 [N], the row of each
+    target. ``weights``: float32 [N], what a target's loss is multiplied by before all are summed.
+    ``rows``: the rows' names.
     """
 
     ids: Tensor
-    positions: Tensor
+    lengths: tuple[int, ...]
     places: Tensor
     labels: Tensor
+    owners: Tensor
+    weights: Tensor
+    rows: tuple[str, ...]
 
     @property
     def tokens(self) -> int:
-        """How many tokens the pack holds."""
-        return self.ids.shape[1]
+        """How many tokens the pack holds, without padding."""
+        return sum(self.lengths)
 
     @property
     def targets(self) -> int:
         """How many of them are learned."""
         return self.labels.shape[0]
 
+    def weighing(self, weight: float) -> "Pack":
+        """Return the pack with every target's weight multiplied."""
+        return replace(self, weights=self.weights * weight)
+
     def to(self, device: torch.device) -> "Pack":
         """Return the pack on another device."""
-        return Pack(*(part.to(device) for part in self.parts))
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            places=self.places.to(device),
+            labels=self.labels.to(device),
+            owners=self.owners.to(device),
+            weights=self.weights.to(device),
+        )
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The four tensors, in the order of the fields."""
-        return self.ids, self.positions, self.places, self.labels
 
-
-def pack(examples: Sequence[Example], limit: int) -> list[Pack]:
+def pack(examples: Sequence[Example], limit: int, *, padded: bool = False) -> list[Pack]:
     """Lay rows end to end, in their order, into packs of at most ``limit`` tokens.
 
-    A row longer than ``limit`` makes a pack of its own.
+    A row longer than ``limit`` makes a pack of its own. With ``padded`` rows are batched instead,
+    and ``limit`` holds for the batch with its padding.
     """
     packs: list[list[Example]] = []
-    room = 0
     for example in examples:
-        if len(example) > room:
+        if not packs or _size([*packs[-1], example], padded) > limit:
             packs.append([])
-            room = max(limit, len(example))
         packs[-1].append(example)
-        room -= len(example)
-    return [_pack(rows) for rows in packs]
+    return [_pack(rows, padded) for rows in packs]
+
+
+def by_length(examples: Sequence[Example]) -> list[Example]:
+    """Return rows of like length side by side, longest first."""
+    return sorted(examples, key=len, reverse=True)
 
 
 def shuffled(examples: Iterable[Example], seed: int, epoch: int) -> list[Example]:
@@ -71,14 +86,35 @@ def shuffled(examples: Iterable[Example], seed: int, epoch: int) -> list[Example
     return rows
 
 
-def _pack(rows: list[Example]) -> Pack:
-    ids = [token for row in rows for token in row.ids]
-    positions = [place for row in rows for place in range(len(row))]
-    learned = [flag for row in rows for flag in row.learned]
-    targets = [place for place, flag in enumerate(learned) if flag]
+def _size(rows: Sequence[Example], padded: bool) -> int:
+    return len(rows) * max(map(len, rows)) if padded else sum(map(len, rows))
+
+
+def _pack(rows: Sequence[Example], padded: bool) -> Pack:
+    width = max(map(len, rows))
+    starts = [n * width for n in range(len(rows))] if padded else _starts(rows)
+    ids = torch.zeros(len(rows) * width if padded else sum(map(len, rows)), dtype=torch.long)
+    places, labels, owners = [], [], []
+    for n, (start, row) in enumerate(zip(starts, rows, strict=True)):
+        ids[start : start + len(row)] = torch.tensor(row.ids)
+        targets = [place for place, flag in enumerate(row.learned) if flag]
+        # What predicts a token is the output at the place before it.
+        places += [start + place - 1 for place in targets]
+        labels += [row.ids[place] for place in targets]
+        owners += [n] * len(targets)
     return Pack(
-        ids=torch.tensor([ids]),
-        positions=torch.tensor([positions]),
-        places=torch.tensor([place - 1 for place in targets]),
-        labels=torch.tensor([ids[place] for place in targets]),
+        ids=ids.view(len(rows), width) if padded else ids[None],
+        lengths=tuple(map(len, rows)),
+        places=torch.tensor(places, dtype=torch.long),
+        labels=torch.tensor(labels, dtype=torch.long),
+        owners=torch.tensor(owners, dtype=torch.long),
+        weights=torch.ones(len(labels)),
+        rows=tuple(row.row for row in rows),
     )
+
+
+def _starts(rows: Sequence[Example]) -> list[int]:
+    starts = [0]
+    for row in rows[:-1]:
+        starts.append(starts[-1] + len(row))
+    return starts

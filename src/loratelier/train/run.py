@@ -1,28 +1,39 @@
 """``train``: from a recipe to an adapter in the store."""
 
-import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from accelerate import Accelerator
 
 from loratelier.adapter import Adapter, Card, store
 from loratelier.adapter.card import BaseRef, CorpusRef, versions
 from loratelier.base import Base, load_base
 from loratelier.base.likelihood import bits_per_byte, general_text
+from loratelier.base.packed import Apart, rows_apart
 from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.kit.home import room
 from loratelier.kit.progress import remark
 from loratelier.train import checkpoint
-from loratelier.train.examples import Example, to_example, to_text_example
-from loratelier.train.loop import Plan, State, make_optimizer, run
+from loratelier.train.drift import DriftMeter
+from loratelier.train.journal import Journal
+from loratelier.train.learner import Learner
+from loratelier.train.loop import Plan, Run, State, run
 from loratelier.train.measure import change
-from loratelier.train.model import wrap
-from loratelier.train.packing import pack, shuffled
-from loratelier.train.recipe import Recipe, load_recipe
+from loratelier.train.model import make_optimizer, wrap
+from loratelier.train.packing import pack
+from loratelier.train.recipe import Recipe
+from loratelier.train.recipe_file import load_recipe
+from loratelier.train.rows import examples, split
+from loratelier.train.steps import Cut, epoch_steps
+
+# Tokens at once in memory where the recipe does not say: more is hardly faster.
+_PACK_CPU, _PACK_GPU = 1024, 16384
 
 
 def train(
@@ -39,11 +50,12 @@ def train(
         base: the base, when it is loaded already. It is handed back as it came: the adapter's
             layers are taken out of it again.
         replace: take the place of an adapter of that name.
-        resume: go on with a run that was stopped, exactly as if it had not been.
+        resume: go on with a run that was stopped, exactly as if it had not been; where none was
+            begun, begin.
 
     Raises:
         InputError: a bad recipe, base or corpus; a name that is taken; a row whose mask would be
-            wrong; nothing to resume.
+            wrong; a stopped run of another recipe, corpus or base.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(Path(recipe))
@@ -54,125 +66,111 @@ def train(
         )
     corpus = Corpus.load(recipe.corpus)
     base = base or load_base(recipe.base)
-    rows = examples(base, corpus, recipe)
-    learned, withheld = split(corpus, rows, recipe)
-    plan = _plan(learned, withheld, recipe)
-    model = wrap(base, recipe)
-    try:
-        _say_what_happens(recipe, plan, model)
-        state = _run(base, model, recipe, plan, corpus, resume)
-        metrics = _measure(base, model, plan, state)
-        adapter = Adapter.from_peft(model, _card(base, corpus, recipe, metrics), recipe.name)
-    finally:
-        model.unload()
-        base.model.requires_grad_(False).eval()
-    adapter.save(target, replace=replace)
-    shutil.rmtree(_run_folder(recipe), ignore_errors=True)
+    accelerator = Accelerator(cpu=base.device.type == "cpu")
+    with _worn(base, recipe) as peft:
+        with _kept_apart(base, recipe) as apart:
+            learner = Learner(base.model, peft, apart, recipe)
+            plan = _plan(base, corpus, recipe, learner, accelerator)
+            _say_what_happens(recipe, plan, learner)
+            state = _run(base, learner, recipe, plan, corpus, accelerator, resume)
+        metrics = _measure(base, peft, plan, state)
+        adapter = Adapter.from_peft(peft, _card(base, corpus, recipe, metrics), recipe.name)
+    if accelerator.is_main_process:
+        adapter.save(target, replace=replace)
+        shutil.rmtree(_run_folder(recipe), ignore_errors=True)
+    accelerator.wait_for_everyone()
     if not adapter.has_effect:
         remark(f"'{recipe.name}' has no effect: its update is zero everywhere")
     return adapter
 
 
-def examples(base: Base, corpus: Corpus, recipe: Recipe) -> list[Example]:
-    """Tokenize the corpus' rows; a row longer than ``max_length`` is left out and named.
-
-    Raises:
-        InputError: a row with a wrong mask, or no row that is left.
-    """
-    rows = corpus.rows.select(["id", "messages", "text", "conversation"]).to_pylist()
-    made = [_example(base, row) for row in rows]
-    fitting = [example for example in made if len(example) <= recipe.max_length]
-    for example in made:
-        if len(example) > recipe.max_length:
-            remark(
-                f"Row {example.row} is left out: {len(example)} tokens, max_length is "
-                f"{recipe.max_length}"
-            )
-    if not fitting:
-        raise InputError(
-            f"No row of {recipe.corpus} fits max_length = {recipe.max_length}",
-            f"The shortest has {min((len(e) for e in made), default=0)} tokens: --set max_length",
-        )
-    return fitting
+@contextmanager
+def _worn(base: Base, recipe: Recipe) -> Iterator[Any]:
+    """Yield PEFT's model around the base; the base is handed back as it came."""
+    model = wrap(base, recipe)
+    try:
+        yield model
+    finally:
+        model.unload()
+        base.model.requires_grad_(False).eval()
 
 
-def _example(base: Base, row: Mapping[str, Any]) -> Example:
-    if row["text"] is not None:
-        return to_text_example(base, row["id"], row["conversation"], row["text"])
-    return to_example(base, row["id"], row["conversation"], row["messages"])
+def _kept_apart(base: Base, recipe: Recipe) -> AbstractContextManager[Apart]:
+    return rows_apart(base.model) if recipe.packing else nullcontext("padding")
 
 
-def split(
-    corpus: Corpus, rows: Sequence[Example], recipe: Recipe
-) -> tuple[list[Example], list[Example]]:
-    """Return the rows to learn from and those held out; a conversation is never on both sides.
-
-    Raises:
-        InputError: nothing is left to learn from.
-    """
-    if recipe.holdout is None:
-        ids = corpus.rows.column("id").to_pylist()
-        splits = dict(zip(ids, corpus.rows.column("split").to_pylist(), strict=True))
-        withheld = [row for row in rows if splits[row.row] == "holdout"]
-        learned = [row for row in rows if splits[row.row] != "holdout"]
-    else:
-        out = _chosen({row.conversation for row in rows}, recipe.holdout, recipe.seed)
-        withheld = [row for row in rows if row.conversation in out]
-        learned = [row for row in rows if row.conversation not in out]
-    if not learned:
-        raise InputError(
-            f"No row of {recipe.corpus} is left to learn from", "Lower the recipe's holdout"
-        )
-    if not withheld:
-        remark("No conversation is held out: nothing can say when to stop, the last state is kept")
-    return learned, withheld
-
-
-def _chosen(conversations: set[str], share: float, seed: int) -> set[str]:
-    """Choose a share of the conversations, the same for the same seed; at least one if any."""
-    ranked = sorted(
-        conversations, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()
+def _plan(
+    base: Base, corpus: Corpus, recipe: Recipe, learner: Learner, accelerator: Accelerator
+) -> Plan:
+    learned, withheld = split(corpus, examples(base, corpus, recipe), recipe)
+    at_once = recipe.pack_tokens or (_PACK_CPU if base.device.type == "cpu" else _PACK_GPU)
+    padded = learner.reader.apart == "padding"
+    if recipe.packing and padded:
+        remark(f"{base.name} cannot keep packed rows apart: rows are padded instead")
+    cut = Cut(
+        step=recipe.batch_tokens,
+        pack=min(at_once, recipe.batch_tokens),
+        padded=padded,
+        shares=accelerator.num_processes,
     )
-    count = max(1, round(share * len(ranked))) if share > 0 and len(ranked) > 1 else 0
-    return set(ranked[:count])
+    epochs = [epoch_steps(learned, recipe.seed, epoch, cut) for epoch in range(recipe.epochs)]
+    return Plan(epochs, pack(withheld, at_once, padded=padded))
 
 
-def _plan(learned: Sequence[Example], withheld: Sequence[Example], recipe: Recipe) -> Plan:
-    epochs = [
-        pack(shuffled(learned, recipe.seed, epoch), recipe.batch_tokens)
-        for epoch in range(recipe.epochs)
-    ]
-    # Every other text watches over the run; the rest is kept for the final figure, so that the
-    # figure is not the one that the kept state was chosen by.
-    return Plan(epochs, pack(withheld, recipe.batch_tokens), general_text()[::2])
-
-
-def _say_what_happens(recipe: Recipe, plan: Plan, model: Any) -> None:
+def _say_what_happens(recipe: Recipe, plan: Plan, learner: Learner) -> None:
     first = plan.epochs[0]
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     remark(
-        f"Training '{recipe.name}': {sum(pack.tokens for pack in first):,} tokens an epoch, "
-        f"{sum(pack.targets for pack in first):,} of them learned, "
+        f"Training '{recipe.name}': {sum(step.tokens for step in first):,} tokens an epoch, "
+        f"{sum(step.targets for step in first):,} of them learned, "
         f"{plan.steps(recipe)} steps at most, {parameters:,} parameters"
     )
 
 
-def _run(base: Base, model: Any, recipe: Recipe, plan: Plan, corpus: Corpus, resume: bool) -> State:
+def _run(
+    base: Base,
+    learner: Learner,
+    recipe: Recipe,
+    plan: Plan,
+    corpus: Corpus,
+    accelerator: Accelerator,
+    resume: bool,
+) -> State:
     folder = _run_folder(recipe)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(learner, recipe)
+    # Every other text watches over the run; the rest is kept for the final figure, so that the
+    # figure is not the one that the kept state was chosen by.
+    meter = DriftMeter(learner, base.tokenizer, general_text()[::2])
     identity = {
-        **recipe.model_dump(mode="json", exclude={"corpus"}),
+        **recipe.model_dump(mode="json", exclude={"corpus", "save_seconds"}),
         "base fingerprint": base.fingerprint,
         "corpus hash": corpus.hash,
     }
-    state = checkpoint.load(folder, model, optimizer, identity) if resume else State()
+    state = checkpoint.load(folder, learner, optimizer, identity) if resume else None
     if resume:
-        remark(f"Going on from step {state.step}")
+        remark(f"Going on from step {state.step}" if state else "Nothing was begun: beginning")
+    state = state or State()
+    prepared, prepared_optimizer = accelerator.prepare(learner, optimizer)
+    journal = Journal(folder, state.step) if accelerator.is_main_process else None
 
     def save(reached: State) -> None:
-        checkpoint.save(folder, model, optimizer, reached, identity)
+        if accelerator.is_main_process:
+            checkpoint.write(folder, learner, optimizer, reached, identity)
 
-    return run(base, model, optimizer, recipe, plan, state, save)
+    return run(
+        Run(
+            learner=learner,
+            prepared=prepared,
+            optimizer=prepared_optimizer,
+            accelerator=accelerator,
+            recipe=recipe,
+            plan=plan,
+            meter=meter,
+            save=save,
+            told=journal.step if journal else (lambda *_: None),
+        ),
+        state,
+    )
 
 
 def _run_folder(recipe: Recipe) -> Path:

@@ -1,0 +1,76 @@
+"""Which rows of a corpus are learned, and which are held out."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loratelier.base import Base
+from loratelier.corpus import Corpus
+from loratelier.kit.errors import InputError
+from loratelier.kit.progress import remark
+from loratelier.train.examples import Example, to_example, to_text_example
+from loratelier.train.recipe import Recipe
+
+
+def examples(base: Base, corpus: Corpus, recipe: Recipe) -> list[Example]:
+    """Tokenize the corpus' rows; a row longer than ``max_length`` is left out and named.
+
+    Raises:
+        InputError: a row with a wrong mask, or no row that is left.
+    """
+    rows = corpus.rows.select(["id", "messages", "text", "conversation"]).to_pylist()
+    made = [_example(base, row) for row in rows]
+    fitting = [example for example in made if len(example) <= recipe.max_length]
+    for example in made:
+        if len(example) > recipe.max_length:
+            remark(
+                f"Row {example.row} is left out: {len(example)} tokens, max_length is "
+                f"{recipe.max_length}"
+            )
+    if not fitting:
+        raise InputError(
+            f"No row of {recipe.corpus} fits max_length = {recipe.max_length}",
+            f"The shortest has {min((len(e) for e in made), default=0)} tokens: --set max_length",
+        )
+    return fitting
+
+
+def _example(base: Base, row: Mapping[str, Any]) -> Example:
+    if row["text"] is not None:
+        return to_text_example(base, row["id"], row["conversation"], row["text"])
+    return to_example(base, row["id"], row["conversation"], row["messages"])
+
+
+def split(
+    corpus: Corpus, rows: Sequence[Example], recipe: Recipe
+) -> tuple[list[Example], list[Example]]:
+    """Return the rows to learn from and those held out; a conversation is never on both sides.
+
+    Raises:
+        InputError: nothing is left to learn from.
+    """
+    if recipe.holdout is None:
+        ids = corpus.rows.column("id").to_pylist()
+        splits = dict(zip(ids, corpus.rows.column("split").to_pylist(), strict=True))
+        withheld = [row for row in rows if splits[row.row] == "holdout"]
+        learned = [row for row in rows if splits[row.row] != "holdout"]
+    else:
+        out = _chosen({row.conversation for row in rows}, recipe.holdout, recipe.seed)
+        withheld = [row for row in rows if row.conversation in out]
+        learned = [row for row in rows if row.conversation not in out]
+    if not learned:
+        raise InputError(
+            f"No row of {recipe.corpus} is left to learn from", "Lower the recipe's holdout"
+        )
+    if not withheld:
+        remark("No conversation is held out: nothing can say when to stop, the last state is kept")
+    return learned, withheld
+
+
+def _chosen(conversations: set[str], share: float, seed: int) -> set[str]:
+    """Choose a share of the conversations, the same for the same seed; at least one if any."""
+    ranked = sorted(
+        conversations, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    )
+    count = max(1, round(share * len(ranked))) if share > 0 and len(ranked) > 1 else 0
+    return set(ranked[:count])
