@@ -89,3 +89,9 @@ JSON = st.recursive(
 def test_json_of_any_types_under_known_keys_does_not_raise(items):
     feed(json.dumps(items).encode())
     feed("\n".join(map(json.dumps, items)).encode())
+
+
+@pytest.mark.parametrize("space", [b"\x0c", b"\x0b", b"\xc2\xa0", b"\xef\xbb\xbf\x0c"])
+@pytest.mark.parametrize("start", [b"[", b'[{"a": 1}]', b'{"a": 1}'])
+def test_a_space_that_json_does_not_have_makes_a_text_of_it(space, start):
+    assert set(feed(space + start)) <= {"note", "unread file", "broken item"}

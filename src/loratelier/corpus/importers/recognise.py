@@ -20,8 +20,9 @@ from loratelier.corpus.written import is_written
 
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
-_ARRAY = re.compile(rb"\s*\[\s*(?:\{\s*(?:[\"}]|\Z)|\Z)")
-_OBJECT = re.compile(rb"\s*\{\s*(?:\"|\}|\Z)")
+# White space as JSON has it: a form feed before a bracket makes it a text.
+_ARRAY = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*(?:\{[ \t\r\n]*(?:[\"}]|\Z)|\Z)")
+_OBJECT = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*(?:\"|\}|\Z)")
 _XML = re.compile(rb"\s*<(?:\?xml|svg|rss|feed)\b", re.I)
 _TEXT = 256 << 20  # bytes of a text, which is read whole
 _LINE = 64 << 20  # bytes of a first line by which lines of JSON are told
