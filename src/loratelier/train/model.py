@@ -47,6 +47,10 @@ def wrap(base: Base, recipe: Recipe) -> Any:
     # A is drawn at random: the seed decides it, whatever was drawn before in this process.
     torch.manual_seed(recipe.seed)
     model = get_peft_model(base.model, config)
+    if recipe.checkpointing:
+        base.model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False}
+        )
     model.train()
     return model
 

@@ -79,6 +79,11 @@ class Recipe(Strict):
     patience: int = Field(
         default=2, ge=1, description="Stop after so many evaluations without a better one."
     )
+    checkpointing: bool = Field(
+        default=False,
+        description="Compute activations a second time on the way back instead of keeping them: "
+        "a third more time, far less memory.",
+    )
     evaluate_every: int | None = Field(
         default=None, ge=1, description="Measure every so many steps, and after every epoch."
     )

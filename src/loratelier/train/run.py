@@ -91,6 +91,7 @@ def _worn(base: Base, recipe: Recipe) -> Iterator[Any]:
     try:
         yield model
     finally:
+        base.model.gradient_checkpointing_disable()
         model.unload()
         base.model.requires_grad_(False).eval()
 
