@@ -54,6 +54,10 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     try:
+        # Of several processes that a launcher started, one speaks.
+        if int(os.environ.get("RANK", "0")) > 0:
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+            err.file = sys.stderr
         with report_to(reporter()):
             app()
     except InputError as error:

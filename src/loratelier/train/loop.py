@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from loratelier.kit.progress import Bar, remark, task
 from loratelier.train.drift import DriftMeter
+from loratelier.train.journal import Journal
 from loratelier.train.learner import Learner
 from loratelier.train.measure import change, mean_nll
 from loratelier.train.packing import Pack
@@ -108,7 +110,7 @@ class Run:
     plan: Plan
     meter: DriftMeter
     save: Callable[[State], None]
-    told: Callable[[State, Step, float], None]
+    told: Journal
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -142,6 +144,7 @@ def run(work: Run, state: State) -> State:
             if _is_due(recipe, state.step, total, ends):
                 epoch = next(number for end, number in ends.items() if state.step <= end)
                 _keep(work, state, _evaluate(work, state, epoch))
+                work.told.point(state.curve[-1])
                 work.save(state)
                 saved = perf_counter()
             elif perf_counter() - saved >= recipe.save_seconds:
@@ -178,7 +181,7 @@ def _step(work: Run, step: Step, state: State, total: int, bar: Bar) -> str | No
     state.tokens += step.tokens
     state.seconds += perf_counter() - began
     state.losses.append(loss)
-    work.told(state, step, work.recipe.learning_rate * rate)
+    work.told.step(state, step, work.recipe.learning_rate * rate)
     bar.advance()
     bar.say(f"loss {loss:.3f}, {state.tokens / state.seconds:.0f} tokens/s")
     return "The loss has run away" if _ran_away(state.losses) else None
@@ -240,8 +243,10 @@ def _evaluate(work: Run, state: State, epoch: int) -> Point:
         general_kl=drift.kl,
         drift=change(before, drift.bpb),
     )
-    remark(_sentence(point, state.curve[0] if state.curve else None))
-    return point
+    # What one process measured decides for all: a last digit that differs must not part them.
+    agreed: list[Point] = broadcast_object_list([point])
+    remark(_sentence(agreed[0], state.curve[0] if state.curve else None))
+    return agreed[0]
 
 
 def _sentence(point: Point, base: Point | None) -> str:

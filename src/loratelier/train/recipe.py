@@ -51,6 +51,9 @@ class Recipe(Strict):
     layers: tuple[int, ...] | None = Field(
         default=None, description="'all', or layer numbers from 0: '0-9,20' or a list."
     )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: what this machine multiplies fastest."
+    )
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
     learning_rate: float = Field(default=5e-4, gt=0)
@@ -89,6 +92,9 @@ class Recipe(Strict):
     )
     save_seconds: float = Field(
         default=60.0, ge=0, description="Save the run's state at least so often, to resume from."
+    )
+    logs: tuple[Literal["tensorboard", "trackio"], ...] = Field(
+        default=(), description="Also log to these; nothing leaves the machine."
     )
     guards: Guards = Guards()
 

@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from loratelier.adapter import Adapter, Card, store
 from loratelier.adapter.card import BaseRef, CorpusRef, versions
 from loratelier.base import Base, load_base
+from loratelier.base.fastest import fastest_dtype
 from loratelier.base.likelihood import bits_per_byte, general_text
 from loratelier.base.packed import Apart, rows_apart
 from loratelier.corpus import Corpus
@@ -27,6 +30,7 @@ from loratelier.train.loop import Plan, Run, State, run
 from loratelier.train.measure import change
 from loratelier.train.model import make_optimizer, wrap
 from loratelier.train.packing import pack
+from loratelier.train.processes import make_accelerator
 from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_file import load_recipe
 from loratelier.train.rows import examples, split
@@ -65,8 +69,8 @@ def train(
             f"An adapter '{recipe.name}' exists already", "Choose another name, or replace it"
         )
     corpus = Corpus.load(recipe.corpus)
-    base = base or load_base(recipe.base)
-    accelerator = Accelerator(cpu=base.device.type == "cpu")
+    base = base or _load(recipe)
+    accelerator = make_accelerator(recipe, base)
     with _worn(base, recipe) as peft:
         with _kept_apart(base, recipe) as apart:
             learner = Learner(base.model, peft, apart, recipe)
@@ -74,14 +78,39 @@ def train(
             _say_what_happens(recipe, plan, learner)
             state = _run(base, learner, recipe, plan, corpus, accelerator, resume)
         metrics = _measure(base, peft, plan, state)
-        adapter = Adapter.from_peft(peft, _card(base, corpus, recipe, metrics), recipe.name)
+        with _disk(target):
+            adapter = Adapter.from_peft(peft, _card(base, corpus, recipe, metrics), recipe.name)
+    for tracker in accelerator.trackers:
+        tracker.finish()
     if accelerator.is_main_process:
-        adapter.save(target, replace=replace)
+        with _disk(target):
+            adapter.save(target, replace=replace)
         shutil.rmtree(_run_folder(recipe), ignore_errors=True)
     accelerator.wait_for_everyone()
     if not adapter.has_effect:
         remark(f"'{recipe.name}' has no effect: its update is zero everywhere")
     return adapter
+
+
+def _load(recipe: Recipe) -> Base:
+    """Load the recipe's base in the dtype that it asks for, or that this machine does best."""
+    if recipe.dtype != "auto":
+        return load_base(recipe.base, dtype=recipe.dtype)
+    choice = fastest_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    remark(choice.reason)
+    return load_base(recipe.base, dtype=choice.dtype)
+
+
+@contextmanager
+def _disk(target: Path) -> Iterator[None]:
+    """Say in one line that there is no room to write; the run's state is still there."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{target} cannot be written ({error}); nothing is lost",
+            "Make room, and go on with --resume",
+        ) from error
 
 
 @contextmanager
@@ -91,7 +120,8 @@ def _worn(base: Base, recipe: Recipe) -> Iterator[Any]:
     try:
         yield model
     finally:
-        base.model.gradient_checkpointing_disable()
+        if recipe.checkpointing:
+            base.model.gradient_checkpointing_disable()
         model.unload()
         base.model.requires_grad_(False).eval()
 
@@ -143,8 +173,9 @@ def _run(
     # figure is not the one that the kept state was chosen by.
     meter = DriftMeter(learner, base.tokenizer, general_text()[::2])
     identity = {
-        **recipe.model_dump(mode="json", exclude={"corpus", "save_seconds"}),
+        **recipe.model_dump(mode="json", exclude={"corpus", "save_seconds", "logs", "dtype"}),
         "base fingerprint": base.fingerprint,
+        "dtype": str(base.dtype).removeprefix("torch."),
         "corpus hash": corpus.hash,
     }
     state = checkpoint.load(folder, learner, optimizer, identity) if resume else None
@@ -152,7 +183,7 @@ def _run(
         remark(f"Going on from step {state.step}" if state else "Nothing was begun: beginning")
     state = state or State()
     prepared, prepared_optimizer = accelerator.prepare(learner, optimizer)
-    journal = Journal(folder, state.step) if accelerator.is_main_process else None
+    journal = Journal(folder, state.step, accelerator)
 
     def save(reached: State) -> None:
         if accelerator.is_main_process:
@@ -168,7 +199,7 @@ def _run(
             plan=plan,
             meter=meter,
             save=save,
-            told=journal.step if journal else (lambda *_: None),
+            told=journal,
         ),
         state,
     )
@@ -195,6 +226,7 @@ def _measure(base: Base, model: Any, plan: Plan, state: State) -> dict[str, Any]
         "general_bpb": general,
         "general_bpb_change": change(general_base, general),
         "curve": [vars(point) for point in state.curve],
+        "losses": state.losses,
     }
     if plan.held_out:
         # The kept weights were measured on these rows when they were kept; so was the base.
