@@ -275,7 +275,7 @@ def ours(given, base, batches, took):
         accelerator = Accelerator(cpu=given.device == "cpu")
         prepared, optimizer = accelerator.prepare(learner, optimizer)
         work = loop.Run(
-            learner, prepared, optimizer, accelerator, recipe, None, None, None, Silent()
+            learner, prepared, optimizer, accelerator, recipe, None, None, None, Silent(), Silent()
         )
         state = loop.State()
         for batch in batches:
@@ -291,6 +291,10 @@ class Silent:
 
     def step(self, *_):
         """Forget a step."""
+
+    def say(self, *_):
+        """Say nothing."""
+        return ""
 
 
 def plain(given, base, batches, took):

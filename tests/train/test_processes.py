@@ -13,7 +13,7 @@ import torch
 
 from loratelier.adapter import Adapter
 from tests.conftest import make_tiny
-from tests.train.test_train import NOTE
+from tests.train.conftest import NOTE
 
 BEGIN = [sys.executable, "-m", "loratelier", "train"]
 

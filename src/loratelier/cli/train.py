@@ -33,6 +33,12 @@ def _train(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an adapter of that name.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Say beside the bar how it goes: held-out loss, drift, share of peak."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train an adapter on a corpus and put it into the store.
@@ -51,7 +57,7 @@ def _train(
 
     from loratelier.train.run import train
 
-    adapter = train(loaded, replace=force, resume=resume)
+    adapter = train(loaded, replace=force, resume=resume, watch=watch)
     metrics = adapter.card.metrics
     if json:
         print_json(

@@ -95,8 +95,8 @@ class Corpus:
     order; ``message`` says which of the row's messages it became). ``dropped``: reason, kind
     (``message``, ``passage``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``,
     ``item``, ``file``…), text, conversation, lossy, lineage (one entry). ``candidates``: turns of
-    rows that have other versions: how, prompt, kept, others, with the lineage of each. ``hash`` covers
-    the content of all tables.
+    rows that have other versions: how, prompt, kept, others, with the lineage of each. ``hash``
+    covers the content of all tables.
     """
 
     rows: Any

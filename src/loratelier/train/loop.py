@@ -25,6 +25,7 @@ from loratelier.train.measure import change, mean_nll
 from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
 from loratelier.train.steps import Step, share
+from loratelier.train.watch import Watch
 
 # The learning rate rises over the first 5% of the steps and falls along a cosine to 10%.
 WARM_UP, FLOOR = 0.05, 0.1
@@ -99,7 +100,8 @@ class Run:
     """What a run works with; none of it changes but the weights and the optimizer's state.
 
     ``learner`` is the module itself, ``prepared`` what accelerate made of it for several
-    processes (the same where there is one). ``save`` writes the state; ``told`` hears every step.
+    processes (the same where there is one). ``save`` writes the state; ``told`` hears every step,
+    and ``watch`` says how it is going.
     """
 
     learner: Learner
@@ -111,6 +113,7 @@ class Run:
     meter: DriftMeter
     save: Callable[[State], None]
     told: Journal
+    watch: Watch
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -179,11 +182,12 @@ def _step(work: Run, step: Step, state: State, total: int, bar: Bar) -> str | No
     work.optimizer.zero_grad(set_to_none=True)
     state.step += 1
     state.tokens += step.tokens
-    state.seconds += perf_counter() - began
+    taken = perf_counter() - began
+    state.seconds += taken
     state.losses.append(loss)
     work.told.step(state, step, work.recipe.learning_rate * rate)
     bar.advance()
-    bar.say(f"loss {loss:.3f}, {state.tokens / state.seconds:.0f} tokens/s")
+    bar.say(work.watch.say(state, step, taken))
     return "The loss has run away" if _ran_away(state.losses) else None
 
 

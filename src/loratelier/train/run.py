@@ -18,6 +18,7 @@ from loratelier.base import Base, load_base
 from loratelier.base.fastest import fastest_dtype
 from loratelier.base.likelihood import bits_per_byte, general_text
 from loratelier.base.packed import Apart, rows_apart
+from loratelier.base.work import work_of
 from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.kit.home import room
@@ -35,6 +36,7 @@ from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_file import load_recipe
 from loratelier.train.rows import examples, split
 from loratelier.train.steps import Cut, epoch_steps
+from loratelier.train.watch import Watch, measured_peak
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
 _PACK_CPU, _PACK_GPU = 1024, 16384
@@ -46,6 +48,7 @@ def train(
     base: Base | None = None,
     replace: bool = False,
     resume: bool = False,
+    watch: bool = False,
 ) -> Adapter:
     """Train an adapter and put it into the store under the recipe's name.
 
@@ -56,6 +59,8 @@ def train(
         replace: take the place of an adapter of that name.
         resume: go on with a run that was stopped, exactly as if it had not been; where none was
             begun, begin.
+        watch: measure the machine's peak first, and say beside the bar what the last evaluation
+            was and what share of the peak is reached.
 
     Raises:
         InputError: a bad recipe, base or corpus; a name that is taken; a row whose mask would be
@@ -76,7 +81,7 @@ def train(
             learner = Learner(base.model, peft, apart, recipe)
             plan = _plan(base, corpus, recipe, learner, accelerator)
             _say_what_happens(recipe, plan, learner)
-            state = _run(base, learner, recipe, plan, corpus, accelerator, resume)
+            state = _run(base, learner, recipe, plan, corpus, accelerator, resume, watch)
         metrics = _measure(base, peft, plan, state)
         with _disk(target):
             adapter = Adapter.from_peft(peft, _card(base, corpus, recipe, metrics), recipe.name)
@@ -166,6 +171,7 @@ def _run(
     corpus: Corpus,
     accelerator: Accelerator,
     resume: bool,
+    watch: bool,
 ) -> State:
     folder = _run_folder(recipe)
     optimizer = make_optimizer(learner, recipe)
@@ -200,9 +206,17 @@ def _run(
             meter=meter,
             save=save,
             told=journal,
+            watch=_watch(base, recipe, watch),
         ),
         state,
     )
+
+
+def _watch(base: Base, recipe: Recipe, asked: bool) -> Watch:
+    peak = measured_peak(base.dtype, base.device) if asked else None
+    if peak is not None:
+        remark(f"This machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
+    return Watch(work_of(base.model, min(recipe.layers or (0,))), peak)
 
 
 def _run_folder(recipe: Recipe) -> Path:
