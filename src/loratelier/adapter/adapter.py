@@ -109,11 +109,25 @@ class Adapter:
         )
 
     @classmethod
-    def from_peft(cls, model: Any, card: Card, name: str) -> "Adapter":
-        """Take the adapter of a live PEFT model, exactly as PEFT would save it."""
+    def from_peft(
+        cls, model: Any, card: Card, name: str, *, weights: Mapping[str, Tensor] | None = None
+    ) -> "Adapter":
+        """Take the adapter of a live PEFT model, exactly as PEFT would save it.
+
+        Args:
+            model: PEFT's model.
+            card: where it comes from.
+            name: what it is called.
+            weights: the model's trained weights by name, where its own are shared out over
+                processes.
+        """
         with tempfile.TemporaryDirectory(prefix="loratelier-") as scratch:
             # Whether embeddings were resized is asked of the hub unless it is told no.
-            model.save_pretrained(scratch, save_embedding_layers=False)
+            model.save_pretrained(
+                scratch,
+                save_embedding_layers=False,
+                state_dict=dict(weights) if weights is not None else None,
+            )
             saved = cls.load(scratch)
         raw = {**saved.settings.raw, "base_model_name_or_path": card.base.spec}
         return cls(name, config.settings_from(raw, name), saved.tensors, card, saved.extras)

@@ -68,8 +68,11 @@ class Reader(nn.Module):
         if not self.plain:
             logits = self.logits(ids, lengths, places)
             return F.cross_entropy(logits, labels, reduction="none")
+        return self.nll_of(self.states(ids, lengths, places), labels)
+
+    def nll_of(self, states: Tensor, labels: Tensor) -> Tensor:
+        """Return ``-log p(label)`` after hidden states [N, hidden], where logits are plain."""
         head = head_of(self.model)
-        states = self.states(ids, lengths, places)
         if self.head_is_frozen:
             return linear_nll(states, head.weight, head.bias, labels)
         return head_nll(head, states, labels)

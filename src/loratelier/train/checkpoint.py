@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from loratelier.kit.errors import InputError
 from loratelier.kit.files import write_atomic
 from loratelier.kit.progress import remark
-from loratelier.train.loop import Point, State, trainable
+from loratelier.train.loop import Point, State, as_part_of, trainable, whole
 
 FILE = "state.safetensors"
 
@@ -28,6 +28,8 @@ def write(
     optimizer: torch.optim.Optimizer,
     state: State,
     run: dict[str, Any],
+    *,
+    writes: bool = True,
 ) -> None:
     """Write the state of a run; an earlier one stays until the new one is whole.
 
@@ -39,12 +41,15 @@ def write(
         optimizer: its moments are written.
         state: the counters, the curve, the losses, and the kept weights.
         run: what must be equal for a resumed run: recipe, corpus hash, base fingerprint.
+        writes: this process writes; all of them must call, as each may hold a part.
     """
-    tensors = {f"weight/{name}": p.detach() for name, p in trainable(model).items()}
+    tensors = {f"weight/{name}": whole(p) for name, p in trainable(model).items()}
     tensors |= {f"kept/{name}": tensor for name, tensor in state.kept.items()}
     for name, parameter in trainable(model).items():
         for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer/{key}/{name}"] = value
+            tensors[f"optimizer/{key}/{name}"] = whole(value)
+    if not writes:
+        return
     facts = {
         "run": run,
         "step": state.step,
@@ -55,9 +60,9 @@ def write(
         "curve": [asdict(point) for point in state.curve],
         "losses": state.losses,
     }
-    whole = save({key: t.contiguous() for key, t in tensors.items()}, {"facts": json.dumps(facts)})
+    content = save({key: t.contiguous() for key, t in tensors.items()}, {"facts": json.dumps(facts)})
     try:
-        write_atomic(folder / FILE, whole)
+        write_atomic(folder / FILE, content)
     except OSError as error:
         remark(f"The state of step {state.step} could not be saved ({error.strerror}): going on")
 
@@ -119,7 +124,7 @@ def _fill(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str,
     moments = _under("optimizer/", tensors)
     with torch.no_grad():
         for name, parameter in trainable(model).items():
-            parameter.copy_(weights[name])
+            parameter.copy_(as_part_of(parameter, weights[name]))
             own = {
                 key.removesuffix(f"/{name}"): tensor.clone()
                 for key, tensor in moments.items()
@@ -127,6 +132,6 @@ def _fill(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str,
             }
             optimizer.state[parameter] = {
                 # AdamW keeps its step count on the CPU wherever the moments are.
-                key: tensor if key == "step" else tensor.to(parameter.device)
+                key: tensor if key == "step" else as_part_of(parameter, tensor)
                 for key, tensor in own.items()
             }

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loratelier.base.decoder import head_of
-from loratelier.base.losses import linear_kl
 from loratelier.kit.progress import task
 from loratelier.train.examples import Example
 from loratelier.train.learner import Learner, on
-from loratelier.train.packing import Pack, pack
+from loratelier.train.packing import pack
 
 PACK = 1024
 
@@ -32,32 +30,29 @@ class Drift:
     kl: float | None
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """The base's hidden states of every pack, and its last layer if that one is trained."""
-
-    states: list[Tensor]
-    weight: Tensor | None
-    bias: Tensor | None
-
-
 class DriftMeter:
     """Measures general text under a learner, against what the base made of it."""
 
-    def __init__(self, learner: Learner, tokenizer: Any, texts: Sequence[str]) -> None:
+    def __init__(
+        self, learner: Learner, prepared: Any, tokenizer: Any, texts: Sequence[str]
+    ) -> None:
         """Read the texts once with the gate closed.
 
         Args:
-            learner: with the base's weights still in it.
+            learner: the module itself, with the base's weights still in it.
+            prepared: what accelerate made of it, which is what is called.
             tokenizer: the base's.
             texts: neutral prose, each text on its own.
         """
         rows, self.size = _as_rows(tokenizer, texts)
         padded = learner.reader.apart == "padding"
-        device = next(learner.parameters()).device
-        self.packs = on(pack(rows, PACK, padded=padded), device)
-        self.learner = learner
-        self._reference = self._read() if learner.reader.plain else None
+        self.packs = on(pack(rows, PACK, padded=padded), next(learner.parameters()).device)
+        self.prepared = prepared
+        # A model that is trained as a whole has no gate to close, and its last layer is not the
+        # base's for long: how far it moved is then not known.
+        known = learner.reader.plain and learner.has_gate
+        self._reference = self._read() if known else None
+        self.base_bpb = self._base_bpb()
 
     @torch.no_grad()
     def measure(self) -> Drift:
@@ -65,39 +60,27 @@ class DriftMeter:
         nats, apart, tokens = 0.0, 0.0, 0
         with task("Measuring general text", total=len(self.packs)) as bar:
             for number, each in enumerate(self.packs):
-                nats += float(self.learner.nll(each).double().sum())
-                if self._reference is not None:
-                    apart += float(self._kl(each, number).double().sum())
+                if self._reference is None:
+                    nll = self.prepared(Learner.nll, each)
+                else:
+                    reference = self._reference[number]
+                    nll, kl = self.prepared(Learner.nll_and_kl, each, reference)
+                    apart += float(kl.double().sum())
+                nats += float(nll.double().sum())
                 tokens += each.targets
                 bar.advance()
-        kl = apart / tokens if self._reference is not None else None
-        return Drift(bpb=nats / math.log(2) / self.size, kl=kl)
+        kl_mean = apart / tokens if self._reference is not None else None
+        return Drift(bpb=nats / math.log(2) / self.size, kl=kl_mean)
 
     @torch.no_grad()
-    def _read(self) -> _Reference:
-        head = head_of(self.learner.reader.model)
-        trained = not self.learner.reader.head_is_frozen
-        with self.learner.gate_closed():
-            states = [self.learner.states(each) for each in self.packs]
-        # A copy is needed only of a last layer that training changes under our hands.
-        weight = head.weight.detach().clone() if trained else None
-        bias = head.bias.detach().clone() if trained and head.bias is not None else None
-        return _Reference(states, weight, bias)
+    def _base_bpb(self) -> float:
+        """Return the base's bits per byte of the texts."""
+        losses = (self.prepared(Learner.base_nll, each) for each in self.packs)
+        return sum(float(each.double().sum()) for each in losses) / math.log(2) / self.size
 
-    def _kl(self, each: Pack, number: int) -> Tensor:
-        assert self._reference is not None
-        states = self.learner.states(each)
-        head = head_of(self.learner.reader.model)
-        reference = self._reference.states[number]
-        if self._reference.weight is None:
-            return linear_kl(states, head.weight, head.bias, reference)
-        logits: Tensor = head(states).float().log_softmax(-1)
-        wanted = (
-            torch.nn.functional.linear(reference, self._reference.weight, self._reference.bias)
-            .float()
-            .log_softmax(-1)
-        )
-        return (wanted.exp() * (wanted - logits)).sum(-1)
+    @torch.no_grad()
+    def _read(self) -> list[Tensor]:
+        return [self.prepared(Learner.base_states, each) for each in self.packs]
 
 
 def _as_rows(tokenizer: Any, texts: Sequence[str]) -> tuple[list[Example], int]:

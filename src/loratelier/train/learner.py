@@ -1,8 +1,8 @@
 """What is differentiated: the loss of one pack, whatever the objective."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,20 @@ from loratelier.base.packed import Apart
 from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class Learner(nn.Module):
-    """A model with its objective; called with a pack it returns the loss, weighted and summed.
+    """A model with its objective.
 
     ``model`` is the transformers model with the adapter's layers in it; ``peft`` is PEFT's model
     around it, whose adapter can be switched off: the base is never a second model. It is None
     where the base itself is trained.
+
+    Whoever wants something of the weights calls the module with one of its methods,
+    ``learner(Learner.nll, pack)``: a model that is shared out over processes is whole only while
+    it is called.
     """
 
     def __init__(self, model: Any, peft: Any, apart: Apart, recipe: Recipe) -> None:
@@ -27,32 +34,58 @@ class Learner(nn.Module):
         self.reader = Reader(model, apart)
         self._peft = [peft]  # in a list, so that it is no second child with the same parameters
         self.recipe = recipe
+        # Which layers a model is shared out by, as FSDP asks for it.
+        self._no_split_modules = model._no_split_modules
 
-    def forward(self, pack: Pack) -> Tensor:
-        """Return the loss of a pack: a number with a gradient."""
+    def forward(
+        self, what: Callable[Concatenate["Learner", P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return what one of the methods says."""
+        return what(self, *args, **kwargs)
+
+    def loss(self, pack: Pack) -> Tensor:
+        """Return the loss of a pack, weighted and summed: a number with a gradient."""
         return self.nll(pack) @ pack.weights
 
     def nll(self, pack: Pack) -> Tensor:
         """Return ``-log p`` of the pack's targets in nats: float32 [N]."""
         return self.reader.nll(pack.ids, pack.lengths, pack.places, pack.labels)
 
-    @torch.no_grad()
+    def base_nll(self, pack: Pack) -> Tensor:
+        """Return what :meth:`nll` is with the gate closed."""
+        with self.gate_closed():
+            return self.nll(pack)
+
     def states(self, pack: Pack) -> Tensor:
         """Return the hidden states from which the pack's targets are predicted: [N, hidden]."""
         return self.reader.states(pack.ids, pack.lengths, pack.places)
 
-    @torch.no_grad()
-    def kl_from(self, pack: Pack, reference: Tensor) -> Tensor:
-        """Return ``KL(reference || model)`` at the pack's targets in nats: float32 [N].
+    def base_states(self, pack: Pack) -> Tensor:
+        """Return what :meth:`states` are with the gate closed."""
+        with self.gate_closed():
+            return self.states(pack)
+
+    def nll_and_kl(self, pack: Pack, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``-log p`` and ``KL(base || model)`` at the pack's targets: float32 [N] each.
 
         Args:
             pack: what is read.
-            reference: the base's :meth:`states` of the same pack.
+            reference: the base's states of the same pack.
         """
         head = head_of(self.reader.model)
-        if not (self.reader.plain and self.reader.head_is_frozen):
-            raise NotImplementedError
-        return linear_kl(self.states(pack), head.weight, head.bias, reference)
+        states = self.states(pack)
+        nll = self.reader.nll_of(states, pack.labels)
+        if self.reader.head_is_frozen:
+            return nll, linear_kl(states, head.weight, head.bias, reference)
+        with self.gate_closed():
+            wanted = head(reference).float().log_softmax(-1)
+        ours = head(states).float().log_softmax(-1)
+        return nll, (wanted.exp() * (wanted - ours)).sum(-1)
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether the base can be had back by closing a gate."""
+        return self._peft[0] is not None
 
     def gate_closed(self) -> AbstractContextManager[Any]:
         """Return a context in which the model is the base."""

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from loratelier.kit.progress import Bar, remark, task
 from loratelier.train.drift import DriftMeter
@@ -121,6 +122,28 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor that may be shared out over processes; all of them must ask."""
+    plain = tensor.detach()
+    return plain.full_tensor() if isinstance(plain, DTensor) else plain
+
+
+def gathered(model: nn.Module) -> dict[str, Tensor] | None:
+    """Return the trained weights where they are shared out over processes; None where not."""
+    trained = trainable(model)
+    if not any(isinstance(p.detach(), DTensor) for p in trained.values()):
+        return None
+    return {name: whole(p) for name, p in trained.items()}
+
+
+def as_part_of(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Share ``tensor`` out over processes as ``parameter`` is."""
+    there = tensor.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return there
+    return distribute_tensor(there, parameter.device_mesh, parameter.placements)
+
+
 def run(work: Run, state: State) -> State:
     """Train from ``state`` on; on return the model holds the kept weights.
 
@@ -150,11 +173,18 @@ def run(work: Run, state: State) -> State:
                 work.told.point(state.curve[-1])
                 work.save(state)
                 saved = perf_counter()
-            elif perf_counter() - saved >= recipe.save_seconds:
+            elif _agreed(work, perf_counter() - saved >= recipe.save_seconds):
                 work.save(state)
                 saved = perf_counter()
     restore(work.learner, state)
     return state
+
+
+def _agreed(work: Run, wish: bool) -> bool:
+    """Return the first process' wish: clocks differ, and what all must do, all do at once."""
+    if work.accelerator.num_processes == 1:
+        return wish
+    return bool(broadcast_object_list([wish])[0])
 
 
 def _is_due(recipe: Recipe, step: int, total: int, ends: dict[int, int]) -> bool:
@@ -203,7 +233,7 @@ def _gradients(work: Run, step: Step, number: int) -> float:
         # Gradients are exchanged once a step, with its last pack.
         waiting = nullcontext() if last else accelerator.no_sync(work.prepared)
         with waiting:
-            part = work.prepared(pack.to(accelerator.device))
+            part = work.prepared(Learner.loss, pack.to(accelerator.device))
             # Processes' gradients are averaged; their sum is what is meant.
             accelerator.backward(part * accelerator.num_processes)
         loss += part.detach()
@@ -233,7 +263,8 @@ def _ran_away(losses: Sequence[float]) -> bool:
 
 def _evaluate(work: Run, state: State, epoch: int) -> Point:
     work.learner.eval()
-    held = mean_nll(work.learner, work.plan.held_out) if work.plan.held_out else None
+    device, rows = work.accelerator.device, work.plan.held_out
+    held = mean_nll(work.prepared, rows, device) if rows else None
     drift = work.meter.measure()
     work.learner.train()
     before = state.curve[0].general_bpb if state.curve else drift.bpb
@@ -275,7 +306,7 @@ def _keep(work: Run, state: State, point: Point) -> None:
     better = first or _better(point, state.kept_point, work.recipe.guards.drift_budget)
     state.curve.append(point)
     if better:
-        state.kept = {n: p.detach().clone() for n, p in trainable(work.learner).items()}
+        state.kept = {n: whole(p).clone() for n, p in trainable(work.learner).items()}
         state.kept_step = point.step
         state.waited = 0
     else:
@@ -309,6 +340,6 @@ def restore(model: nn.Module, state: State) -> None:
     with torch.no_grad():
         for name, parameter in trainable(model).items():
             if name in state.kept:
-                parameter.copy_(state.kept[name])
+                parameter.copy_(as_part_of(parameter, state.kept[name]))
             elif "lora_B" in name:
                 parameter.zero_()

@@ -55,13 +55,13 @@ def held_out(
 
 
 @torch.no_grad()
-def mean_nll(learner: Learner, packs: Sequence[Pack]) -> float:
+def mean_nll(prepared: Any, packs: Sequence[Pack], device: torch.device) -> float:
     """Return the mean ``-log p`` of the packs' targets in nats under a learner as it is."""
-    device = next(learner.parameters()).device
     total, tokens = 0.0, 0
     with task("Measuring held-out rows", total=len(packs)) as bar:
         for each in packs:
-            total += float(learner.nll(each.to(device)).double().sum())
+            losses = prepared(Learner.nll, each.to(device))
+            total += float(losses.double().sum())
             tokens += each.targets
             bar.advance()
     return total / tokens

@@ -16,7 +16,7 @@ from loratelier.adapter import Adapter, Card, store
 from loratelier.adapter.card import BaseRef, CorpusRef, versions
 from loratelier.base import Base, load_base
 from loratelier.base.fastest import fastest_dtype
-from loratelier.base.likelihood import bits_per_byte, general_text
+from loratelier.base.likelihood import general_text
 from loratelier.base.packed import Apart, rows_apart
 from loratelier.base.work import work_of
 from loratelier.corpus import Corpus
@@ -27,7 +27,7 @@ from loratelier.train import checkpoint
 from loratelier.train.drift import DriftMeter
 from loratelier.train.journal import Journal
 from loratelier.train.learner import Learner
-from loratelier.train.loop import Plan, Run, State, run
+from loratelier.train.loop import Plan, Run, State, gathered, run
 from loratelier.train.measure import change
 from loratelier.train.model import make_optimizer, wrap
 from loratelier.train.packing import pack
@@ -81,10 +81,10 @@ def train(
             learner = Learner(base.model, peft, apart, recipe)
             plan = _plan(base, corpus, recipe, learner, accelerator)
             _say_what_happens(recipe, plan, learner)
-            state = _run(base, learner, recipe, plan, corpus, accelerator, resume, watch)
-        metrics = _measure(base, peft, plan, state)
+            metrics = _run(base, learner, recipe, plan, corpus, accelerator, resume, watch)
+        card = _card(base, corpus, recipe, metrics)
         with _disk(target):
-            adapter = Adapter.from_peft(peft, _card(base, corpus, recipe, metrics), recipe.name)
+            adapter = Adapter.from_peft(peft, card, recipe.name, weights=gathered(peft))
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
@@ -172,12 +172,14 @@ def _run(
     accelerator: Accelerator,
     resume: bool,
     watch: bool,
-) -> State:
+) -> dict[str, Any]:
+    """Train, and return what is to be said of it."""
     folder = _run_folder(recipe)
-    optimizer = make_optimizer(learner, recipe)
+    prepared, optimizer = accelerator.prepare(learner, make_optimizer(learner, recipe))
     # Every other text watches over the run; the rest is kept for the final figure, so that the
     # figure is not the one that the kept state was chosen by.
-    meter = DriftMeter(learner, base.tokenizer, general_text()[::2])
+    meter = DriftMeter(learner, prepared, base.tokenizer, general_text()[::2])
+    last = DriftMeter(learner, prepared, base.tokenizer, general_text()[1::2])
     identity = {
         **recipe.model_dump(mode="json", exclude={"corpus", "save_seconds", "logs", "dtype"}),
         "base fingerprint": base.fingerprint,
@@ -188,28 +190,25 @@ def _run(
     if resume:
         remark(f"Going on from step {state.step}" if state else "Nothing was begun: beginning")
     state = state or State()
-    prepared, prepared_optimizer = accelerator.prepare(learner, optimizer)
     journal = Journal(folder, state.step, accelerator)
 
     def save(reached: State) -> None:
-        if accelerator.is_main_process:
-            checkpoint.write(folder, learner, optimizer, reached, identity)
+        writes = accelerator.is_main_process
+        checkpoint.write(folder, learner, optimizer, reached, identity, writes=writes)
 
-    return run(
-        Run(
-            learner=learner,
-            prepared=prepared,
-            optimizer=prepared_optimizer,
-            accelerator=accelerator,
-            recipe=recipe,
-            plan=plan,
-            meter=meter,
-            save=save,
-            told=journal,
-            watch=_watch(base, recipe, watch),
-        ),
-        state,
+    work = Run(
+        learner=learner,
+        prepared=prepared,
+        optimizer=optimizer,
+        accelerator=accelerator,
+        recipe=recipe,
+        plan=plan,
+        meter=meter,
+        save=save,
+        told=journal,
+        watch=_watch(base, recipe, watch),
     )
+    return _metrics(plan, run(work, state), last)
 
 
 def _watch(base: Base, recipe: Recipe, asked: bool) -> Watch:
@@ -223,22 +222,20 @@ def _run_folder(recipe: Recipe) -> Path:
     return room("runs") / recipe.name
 
 
-def _measure(base: Base, model: Any, plan: Plan, state: State) -> dict[str, Any]:
-    """Measure the kept state beside the base, on the same rows and texts, in this run."""
-    model.eval()
-    texts = general_text()[1::2]
-    general = bits_per_byte(model, base.tokenizer, texts).value
-    with model.disable_adapter():
-        general_base = bits_per_byte(model, base.tokenizer, texts).value
+def _metrics(plan: Plan, state: State, last: DriftMeter) -> dict[str, Any]:
+    """Measure the kept state on texts that nothing was chosen by, and gather all figures."""
+    last.prepared.eval()
+    general = last.measure()
     metrics: dict[str, Any] = {
         "kept_step": state.kept_step,
         "steps": state.step,
         "tokens": state.tokens,
         "seconds": round(state.seconds, 2),
         "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9), 1),
-        "general_bpb_base": general_base,
-        "general_bpb": general,
-        "general_bpb_change": change(general_base, general),
+        "general_bpb_base": last.base_bpb,
+        "general_bpb": general.bpb,
+        "general_bpb_change": change(last.base_bpb, general.bpb),
+        "general_kl": general.kl,
         "curve": [vars(point) for point in state.curve],
         "losses": state.losses,
     }
