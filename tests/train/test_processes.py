@@ -153,3 +153,14 @@ def test_a_full_disk_loses_nothing(ground):
     done(run(ground, *given, "--resume"))
     done(run(ground, *command(ground, "wide")))
     assert_equal(adapter(ground, "tight"), adapter(ground, "wide"))
+
+
+def test_a_sharded_model_equals_a_whole_one(ground):
+    """FSDP2 over two processes: weights, moments and the adapter are put together when saved."""
+    launch = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
+        *("--standalone", str(Path(__file__).with_name("sharded.py")), "train"),
+    ]
+    done(run(ground, *command(ground, "one")))
+    done(run(ground, *command(ground, "two"), launch=launch))
+    assert_equal(adapter(ground, "one"), adapter(ground, "two"), tolerance=1e-4)

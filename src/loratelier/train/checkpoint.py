@@ -60,7 +60,9 @@ def write(
         "curve": [asdict(point) for point in state.curve],
         "losses": state.losses,
     }
-    content = save({key: t.contiguous() for key, t in tensors.items()}, {"facts": json.dumps(facts)})
+    content = save(
+        {key: t.contiguous() for key, t in tensors.items()}, {"facts": json.dumps(facts)}
+    )
     try:
         write_atomic(folder / FILE, content)
     except OSError as error:

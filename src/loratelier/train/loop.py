@@ -242,7 +242,7 @@ def _gradients(work: Run, step: Step, number: int) -> float:
 
 def _clip(work: Run) -> float:
     norm = work.accelerator.clip_grad_norm_(trainable(work.learner).values(), 1.0)
-    return float(norm) if norm is not None else 0.0
+    return float(whole(norm)) if norm is not None else 0.0
 
 
 def schedule(step: int, total: int) -> float:
