@@ -229,3 +229,42 @@ def test_a_loss_that_is_no_number_ends_with_the_last_good_state(
     assert adapter.card.metrics["steps"] == 6
     assert adapter.card.metrics["kept_step"] < 7
     assert all(torch.isfinite(t).all() for pair in adapter.tensors.values() for t in pair)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_nothing_goes_back_below_the_first_adapted_layer(
+    tiny_base, recipe, home, monkeypatch, checkpointing
+):
+    reached = []
+    real = loop_module._gradients
+
+    def watching(work, *args):
+        layers = tiny_base.model.model.layers
+        hooks = [
+            layer.register_forward_hook(
+                lambda _, given, out, n=n: reached.append((n, out.requires_grad))
+            )
+            for n, layer in enumerate(layers)
+        ]
+        loss = real(work, *args)
+        for hook in hooks:
+            hook.remove()
+        return loss
+
+    monkeypatch.setattr(loop_module, "_gradients", watching)
+    train(recipe(layers="1", max_steps=1, checkpointing=checkpointing), base=tiny_base)
+    assert (0, False) in reached
+    assert (1, True) in reached
+    assert (0, True) not in reached
+
+
+def test_how_a_step_is_cut_changes_nothing_but_time_and_memory(tiny_base, recipe, home):
+    ways = [{}, {"pack_tokens": 60}, {"packing": False}, {"checkpointing": True}]
+    made = [
+        train(recipe(name=f"way {n}", max_steps=3, batch_tokens=600, **way), base=tiny_base)
+        for n, way in enumerate(ways)
+    ]
+    for other in made[1:]:
+        losses = zip(made[0].card.metrics["losses"], other.card.metrics["losses"], strict=True)
+        assert all(abs(a - b) < 1e-4 for a, b in losses)
+    assert not tiny_base.model.is_gradient_checkpointing
