@@ -261,7 +261,7 @@ def test_nothing_goes_back_below_the_first_adapted_layer(
 def test_how_a_step_is_cut_changes_nothing_but_time_and_memory(tiny_base, recipe, home):
     ways = [{}, {"pack_tokens": 60}, {"packing": False}, {"checkpointing": True}]
     made = [
-        train(recipe(name=f"way {n}", max_steps=3, batch_tokens=600, **way), base=tiny_base)
+        train(recipe(name=f"way-{n}", max_steps=3, batch_tokens=600, **way), base=tiny_base)
         for n, way in enumerate(ways)
     ]
     for other in made[1:]:

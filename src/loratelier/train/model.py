@@ -51,6 +51,9 @@ def wrap(base: Base, recipe: Recipe) -> Any:
         base.model.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs={"use_reentrant": False}
         )
+        # transformers asks for gradients of the embeddings then, which only the other kind of
+        # checkpointing needs: work would be done below the first adapted layer.
+        base.model.disable_input_require_grads()
     model.train()
     return model
 
