@@ -6,7 +6,7 @@ import pytest
 
 from loratelier.corpus import build_corpus
 from loratelier.corpus.hygiene import Hygiene
-from loratelier.corpus.hygiene.near import NearDuplicates
+from loratelier.corpus.hygiene.near import NearDuplicates, signature_of
 from loratelier.corpus.hygiene.private import find_private
 from loratelier.corpus.hygiene.quarantine import REASON, holds_code
 from loratelier.corpus.hygiene.tongue import language_of
@@ -183,8 +183,8 @@ def test_the_estimate_of_similarity_agrees_with_jaccards():
     shingles = [{tuple(w[i : i + 5]) for i in range(len(w) - 4)} for w in (first, second)]
     exact = len(shingles[0] & shingles[1]) / len(shingles[0] | shingles[1])
     near = NearDuplicates(0.3)
-    assert near.of("a", " ".join(first)) is None
-    found = near.of("b", " ".join(second))
+    assert near.of("a", signature_of(" ".join(first))) is None
+    found = near.of("b", signature_of(" ".join(second)))
     assert found is not None
     assert found[0] == "a"
     assert abs(found[1] - exact) < 0.12  # three standard errors of 128 hashes

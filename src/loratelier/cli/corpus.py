@@ -77,6 +77,12 @@ def build(
         bool,
         typer.Option("--include-code", help="Keep code of ChatGPT notes, which Nexus damages."),
     ] = False,
+    engine: Annotated[
+        str, typer.Option(help="Where the work is done: local, or ray (Ray Data; the same rows).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that runs; else a local one is begun.")
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Rebuild a corpus that exists in the folder.")
     ] = False,
@@ -104,6 +110,8 @@ def build(
             strip_boilerplate=strip_boilerplate,
             include_code=include_code,
         ),
+        engine=engine,
+        ray_address=ray_address,
     )
     corpus.save(output, replace=force)
     if json:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from loratelier.corpus.convert import LEARN, split, to_row, to_text_rows
 from loratelier.corpus.copies import Choice, choose
+from loratelier.corpus.engine import engine_of
 from loratelier.corpus.folder import Corpus, content_hash, to_candidates, to_tables
 from loratelier.corpus.formats import FORMATS
 from loratelier.corpus.gather import Gathered, gather
@@ -72,6 +73,8 @@ def build_corpus(
     script: str | None = None,
     language: str | None = None,
     hygiene: Hygiene | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> Corpus:
     """Read sources, mend their encodings, and make training rows.
 
@@ -90,6 +93,9 @@ def build_corpus(
         script: keep only conversations in this script (``Latn`` or ``Cyrl``).
         language: ``ru`` or ``en``, when the sources are known to be in one of them.
         hygiene: what cleaning may change; by default it only reports, and quarantines damaged code.
+        engine: where encodings are mended and rows looked at: ``local``, or ``ray`` for Ray Data.
+            The rows are the same.
+        ray_address: of a Ray cluster that runs; without it a local one is begun and ended.
 
     Raises:
         InputError: a bad argument, a missing or unreadable path, or nothing to learn in the end.
@@ -99,13 +105,17 @@ def build_corpus(
     )
     _check(wanted)
     paths = [sources] if isinstance(sources, str | Path) else list(sources)
-    gathered = gather(find(paths), learn=learn, speaker=speaker, language=language, format=format)
-    _check_speaker(speaker, gathered.names)
-    check_apart(gathered.written)
-    messages = Spool(_places(gathered))
-    choice = choose(gathered.conversations)
-    made = _rows(gathered, choice, wanted)
-    clean = washed(made.rows, made.dropped, wanted.hygiene)
+    found = find(paths)
+    with engine_of(engine, ray_address) as where:
+        gathered = gather(
+            found, learn=learn, speaker=speaker, language=language, format=format, engine=where
+        )
+        _check_speaker(speaker, gathered.names)
+        check_apart(gathered.written)
+        messages = Spool(_places(gathered))
+        choice = choose(gathered.conversations)
+        made = _rows(gathered, choice, wanted)
+        clean = washed(made.rows, made.dropped, wanted.hygiene, where)
     made = _Made(clean.rows, clean.dropped, made.conversations)
     check_conserved(messages, made.rows, made.dropped)
     if not len(made.rows):

@@ -1,10 +1,12 @@
 """All sources read and mended, one conversation after the other, with a report for each file."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from loratelier.corpus import importers
+from loratelier.corpus.engine import Engine
 from loratelier.corpus.importers.blobs import file_blob
 from loratelier.corpus.importers.parts import Broken, Document, Part, Thread, Unread, Written
 from loratelier.corpus.importers.telegram import Names
@@ -14,7 +16,7 @@ from loratelier.corpus.report import NAMED, BrokenItem, NoteReport
 from loratelier.corpus.sources import Found
 from loratelier.corpus.spool import Spool
 from loratelier.corpus.written import Made, WrittenFile, read_written, written_rows
-from loratelier.kit.progress import task
+from loratelier.kit.progress import Bar, task
 
 NO_MESSAGES = "no messages found"
 # Formats whose rows are running text: they take texts without messages too.
@@ -44,6 +46,7 @@ def gather(
     speaker: str | None,
     language: str | None,
     format: str,
+    engine: Engine,
 ) -> Gathered:
     """Read and mend all sources.
 
@@ -53,21 +56,58 @@ def gather(
         speaker: whose turns are learned in chats between people.
         language: ``ru`` or ``en`` when it is known.
         format: the shape of rows; texts without messages are read for :data:`TEXT_FORMATS`.
+        engine: where encodings are mended.
 
     Raises:
         InputError: the system does not let us read a file, or one of scenes or structures is wrong.
     """
     gathered = Gathered()
     settings = importers.Settings(speaker, learn == "user", language, gathered.names)
+    mend = partial(_Mend, language, format)
     with task("Reading sources", total=sum(each.path.stat().st_size for each in found)) as bar:
-        for each in found:
-            bar.say(each.name)
-            for file in importers.read(file_blob(each.path, each.name, bar.advance), settings):
-                reader = _File(gathered, file.name, language, format)
-                for part in file.parts:
-                    reader.take(part)
-                gathered.reports.append(reader.report())
+        readers: list[_File] = []
+        for step in engine.map(mend, _steps(found, settings, bar)):
+            if step.part is None:
+                readers.append(_File(gathered, step.file, format))
+            else:
+                readers[-1].take(step)
+    gathered.reports = [each.report() for each in readers]
     return gathered
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A part of a file, and what mending made of it; no part where the file begins."""
+
+    file: str
+    part: Part | None
+    ready: Ready | None = None
+
+
+def _steps(found: Sequence[Found], settings: importers.Settings, bar: Bar) -> Iterator[_Step]:
+    for each in found:
+        bar.say(each.name)
+        for file in importers.read(file_blob(each.path, each.name, bar.advance), settings):
+            yield _Step(file.name, None)
+            yield from (_Step(file.name, part) for part in file.parts)
+
+
+class _Mend:
+    """Mends what a step holds; the texts themselves are not needed after that."""
+
+    def __init__(self, language: str | None, format: str) -> None:
+        self._language = language
+        self._texts = format in TEXT_FORMATS
+
+    def __call__(self, step: _Step) -> _Step:
+        """Return the step with its part mended."""
+        if isinstance(step.part, Thread):
+            ready = mend_thread(step.file, step.part, self._language)
+            return _Step(step.file, replace(step.part, messages=(), asides=(), others=()), ready)
+        if isinstance(step.part, Document) and self._texts:
+            ready = mend_document(step.file, step.part, self._language)
+            return _Step(step.file, replace(step.part, text=""), ready)
+        return step
 
 
 @dataclass(frozen=True)
@@ -82,10 +122,9 @@ class _Looks:
 class _File:
     """One file while its parts come."""
 
-    def __init__(self, into: Gathered, name: str, language: str | None, format: str) -> None:
+    def __init__(self, into: Gathered, name: str, format: str) -> None:
         self._into = into
         self._name = name
-        self._language = language
         self._format = format
         self._counts: Counter[str] = Counter()
         self._first: _Looks | None = None
@@ -94,19 +133,20 @@ class _File:
         self._broken: list[BrokenItem] = []
         self._ready: list[Ready] = []  # without their conversations: what the report tells
 
-    def take(self, part: Part) -> None:
+    def take(self, step: _Step) -> None:
         """Take the next part of the file."""
-        if isinstance(part, Thread):
+        part = step.part
+        if isinstance(part, Thread | Document):
             self._look(part.kind, part.encoding, part.title)
-            self._keep(mend_thread(self._name, part, self._language))
-        elif isinstance(part, Document):
-            self._look(part.kind, part.encoding, part.title)
-            self._document(part)
+            if step.ready is not None:
+                self._keep(step.ready)
+            elif isinstance(part, Document):
+                self._leave_text(part)
         elif isinstance(part, Written):
             self._write(part)
         elif isinstance(part, Broken):
             self._item(part)
-        else:
+        elif isinstance(part, Unread):
             self._leave(part)
 
     def _look(self, kind: str, encoding: str, title: str) -> None:
@@ -157,10 +197,7 @@ class _File:
         if ready.commentary or ready.repairs:
             self._ready.append(Ready(None, (), ready.commentary, ready.repairs))
 
-    def _document(self, document: Document) -> None:
-        if self._format in TEXT_FORMATS:
-            self._keep(mend_document(self._name, document, self._language))
-            return
+    def _leave_text(self, document: Document) -> None:
         self._counts["parts"] += 1
         item = document.marks[0].item if document.marks else ""
         reason = f"no messages in this {document.kind}"

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ _SIZE = _BANDS * _ROWS  # 128 hashes: the estimate of a similarity of 0.8 errs b
 _MOST_SHINGLES = 20_000
 _PRIME = np.uint64((1 << 31) - 1)
 
+Signature = NDArray[np.uint32]
+
 
 class NearDuplicates:
     """Compares each text with those before it.
@@ -23,19 +26,15 @@ class NearDuplicates:
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        random = np.random.default_rng(20_231)
-        self._a = random.integers(1, int(_PRIME), size=_SIZE, dtype=np.uint64)
-        self._b = random.integers(0, int(_PRIME), size=_SIZE, dtype=np.uint64)
-        self._signatures: list[NDArray[np.uint32]] = []
+        self._signatures: list[Signature] = []
         self._names: list[str] = []
         self._bands: list[dict[bytes, list[int]]] = [{} for _ in range(_BANDS)]
 
-    def of(self, name: str, text: str) -> tuple[str, float] | None:
+    def of(self, name: str, signature: Signature) -> tuple[str, float] | None:
         """Return the earlier text most like this one and how alike, if it is enough.
 
         A text that is like none is remembered for those to come.
         """
-        signature = self._signature(text)
         keys = [signature[band * _ROWS : (band + 1) * _ROWS].tobytes() for band in range(_BANDS)]
         near = {n for key, band in zip(keys, self._bands, strict=True) for n in band.get(key, ())}
         likeness = {n: float((self._signatures[n] == signature).mean()) for n in sorted(near)}
@@ -48,15 +47,25 @@ class NearDuplicates:
         self._names.append(name)
         return None
 
-    def _signature(self, text: str) -> NDArray[np.uint32]:
-        words = _WORD.findall(text.lower())
-        last = max(1, len(words) - _SHINGLE + 1)
-        shingles = {" ".join(words[at : at + _SHINGLE]) for at in range(last)}
-        numbers = sorted(zlib.crc32(shingle.encode()) for shingle in shingles)[:_MOST_SHINGLES]
-        hashed = np.asarray(numbers, dtype=np.uint64) % _PRIME
-        lowest = np.full(_SIZE, int(_PRIME), dtype=np.uint64)
-        for start in range(0, len(hashed), 1024):
-            part = hashed[start : start + 1024]
-            made = (self._a[:, None] * part[None, :] + self._b[:, None]) % _PRIME
-            lowest = np.minimum(lowest, made.min(axis=1))
-        return lowest.astype(np.uint32)
+
+def signature_of(text: str) -> Signature:
+    """Return the lowest hashes of a text's shingles under 128 functions: uint32 [128]."""
+    words = _WORD.findall(text.lower())
+    last = max(1, len(words) - _SHINGLE + 1)
+    shingles = {" ".join(words[at : at + _SHINGLE]) for at in range(last)}
+    numbers = sorted(zlib.crc32(shingle.encode()) for shingle in shingles)[:_MOST_SHINGLES]
+    hashed = np.asarray(numbers, dtype=np.uint64) % _PRIME
+    lowest = np.full(_SIZE, int(_PRIME), dtype=np.uint64)
+    a, b = _functions()
+    for start in range(0, len(hashed), 1024):
+        part = hashed[start : start + 1024]
+        made = (a[:, None] * part[None, :] + b[:, None]) % _PRIME
+        lowest = np.minimum(lowest, made.min(axis=1))
+    return lowest.astype(np.uint32)
+
+
+@lru_cache
+def _functions() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    random = np.random.default_rng(20_231)
+    a = random.integers(1, int(_PRIME), size=_SIZE, dtype=np.uint64)
+    return a, random.integers(0, int(_PRIME), size=_SIZE, dtype=np.uint64)

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
+from loratelier.corpus.engine import Engine
 from loratelier.corpus.hygiene.boiler import Boilerplate, without
 from loratelier.corpus.hygiene.found import Finding, Masker
+from loratelier.corpus.hygiene.look import Seen, looking, text_of
 from loratelier.corpus.hygiene.near import NearDuplicates
 from loratelier.corpus.hygiene.note import NAMED, BoilerplateNote, CleaningNote, FoundNote
 from loratelier.corpus.hygiene.overlap import Evaluations
 from loratelier.corpus.hygiene.private import find_private
 from loratelier.corpus.hygiene.quarantine import REASON
-from loratelier.corpus.hygiene.tongue import language_of
 from loratelier.corpus.hygiene.wish import Hygiene
 from loratelier.corpus.lineage import MESSAGE, PASSAGE, Candidate, Dropped, Origin, Row, Turn
 from loratelier.corpus.spool import Spool
@@ -37,7 +39,7 @@ class Washed:
         return self.masker.mask(text, find_private(text))[0] if self.masker.masks else text
 
 
-def washed(rows: Spool[Row], dropped: Spool[Dropped], wish: Hygiene) -> Washed:
+def washed(rows: Spool[Row], dropped: Spool[Dropped], wish: Hygiene, engine: Engine) -> Washed:
     """Clean the rows of a build.
 
     Rows that are left out are among the dropped, message by message, with the reason. Masking
@@ -49,12 +51,12 @@ def washed(rows: Spool[Row], dropped: Spool[Dropped], wish: Hygiene) -> Washed:
     work = _Work(wish, rows)
     kept: Spool[Row] = Spool()
     left: Spool[Dropped] = Spool(work.masked(each) for each in dropped)
-    for row in rows:
-        fault = work.fault(row)
+    for seen in engine.map(partial(looking, wish.near_duplicates is not None), rows):
+        fault = work.fault(seen)
         if fault:
-            left.extend(map(work.masked, _dropped(row, *fault)))
+            left.extend(map(work.masked, _dropped(seen.row, *fault)))
         else:
-            kept.append(work.clean(row))
+            kept.append(work.clean(seen))
     return Washed(kept, left, work.note(dropped), work.masker)
 
 
@@ -92,28 +94,31 @@ class _Work:
         self._left_out: Counter[str] = Counter()
         self._found: list[FoundNote] = []
 
-    def fault(self, row: Row) -> tuple[str, str] | None:
+    def fault(self, seen: Seen) -> tuple[str, str] | None:
         """Return why a row is left out, if it is."""
-        text = _text(row)
-        meets = self._evaluations.find(text) if self._evaluations else None
+        row = seen.row
+        meets = self._evaluations.find(text_of(row)) if self._evaluations else None
         if meets:
             self._left_out[EVALUATION] += 1
             return EVALUATION, f"{meets.file}, item {meets.item}, “{meets.words}”"
-        alike = self._near.of(row.id, text) if self._near else None
+        alike = None
+        if self._near and seen.signature is not None:
+            alike = self._near.of(row.id, seen.signature)
         if alike:
             self._left_out[NEAR] += 1
             return NEAR, f"{alike[0]}, similarity {alike[1]:.2f}"
         return None
 
-    def clean(self, row: Row) -> Row:
+    def clean(self, seen: Seen) -> Row:
         """Return a row with its language, and changed as the build was asked."""
-        language = language_of(_text(row))
+        row, language = seen.row, seen.language
         self._languages[language] += 1
-        turns = tuple(self._turn(row, turn) for turn in row.turns)
+        turns = tuple(self._turn(seen, turn) for turn in row.turns)
         text = row.text
         if text is not None:
-            text = self._bare(text)[0]
-            text = self.masker.mask(text, find_private(text))[0]
+            bare = self._bare(text)[0]
+            found = seen.private[text] if bare == text else find_private(bare)
+            text = self.masker.mask(bare, found)[0]
         candidates = tuple(self._candidate(each) for each in row.candidates)
         return replace(row, turns=turns, text=text, candidates=candidates, language=language)
 
@@ -141,9 +146,9 @@ class _Work:
             quarantined=sum(each.cause == REASON for each in dropped),
         )
 
-    def _turn(self, row: Row, turn: Turn) -> Turn:
-        findings = find_private(turn.text)
-        self._report(row, turn, findings)
+    def _turn(self, seen: Seen, turn: Turn) -> Turn:
+        findings = seen.private[turn.text]
+        self._report(seen.row, turn, findings)
         return self._changed(turn, findings)
 
     def _changed(self, turn: Turn, findings: list[Finding] | None = None) -> Turn:
@@ -177,10 +182,6 @@ class _Work:
                     hint=each.hint,
                 )
             )
-
-
-def _text(row: Row) -> str:
-    return row.text if row.text is not None else "\n".join(turn.text for turn in row.turns)
 
 
 def _noted(origin: Origin, made: Counter[str], taken: int) -> Origin:
