@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from loratelier.base import load_base
 from loratelier.corpus import build_corpus
 from loratelier.corpus.engine import Local, engine_of
 from loratelier.corpus.hygiene import Hygiene
+from loratelier.corpus.score import score_rows
 from loratelier.kit.errors import InputError
+from tests.conftest import make_tiny
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MIXED = "Привет, это обычная строка о жизни и о море."
@@ -72,6 +75,24 @@ def test_ray_makes_the_same_corpus(ray, sources, format):
     assert there.report == here.report
     assert there.hash == here.hash
     assert here.report.rows > 60
+
+
+def test_ray_gives_the_same_scores(ray, tmp_path, monkeypatch):
+    model, tokenizer = make_tiny()
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = load_base(tmp_path / "base")
+    rows = build_corpus(EXAMPLES / "vault").rows.slice(0, 12).to_pylist()
+    found = []
+    for engine in ("local", "ray"):
+        monkeypatch.setenv("LORATELIER_HOME", str(tmp_path / engine))  # nothing is known yet
+        found.append(score_rows(rows, base, "ppl,ifd,s-ifd,bpb,token-mask", engine=engine))
+    here, there = found
+    assert there.read == here.read > 0
+    for column in ("ppl", "ifd", "s-ifd", "bpb"):
+        assert there.values[column] == pytest.approx(here.values[column], rel=1e-4)
+    hard = [[mask.hard for masks in one.values["token-mask"] for mask in masks] for one in found]
+    assert hard[0] == hard[1]
 
 
 def test_an_engine_that_is_not_there_is_one_line(monkeypatch, sources):

@@ -52,6 +52,12 @@ def score(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default=False)
     ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Where the base reads: local, or ray (Ray Data).")
+    ] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that runs; else a local one is begun.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score every row with a base: one column a metric, written into the corpus."""
@@ -64,12 +70,16 @@ def score(
     settings = Settings(keep=keep, mask_above=mask_above)
     corpus = Corpus.load(folder)
     reader = load_base(base, dtype=dtype) if base else None
-    scored = score_corpus(corpus, reader, metrics, settings=settings)
+    scored = score_corpus(
+        corpus, reader, metrics, settings=settings, engine=engine, ray_address=ray_address
+    )
     # Written at once: the other base may be large, and its absence is no reason to lose these.
     scored.corpus.save(folder, replace=True)
     if compare and reader:
         other = load_base(compare, dtype=dtype)
-        theirs = score_corpus(corpus, other, metrics, settings=settings)
+        theirs = score_corpus(
+            corpus, other, metrics, settings=settings, engine=engine, ray_address=ray_address
+        )
         scored = with_comparison(scored, compared(scored.scores, theirs.scores, reader, other))
         scored.corpus.save(folder, replace=True)
     if json:

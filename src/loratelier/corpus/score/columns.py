@@ -48,6 +48,8 @@ def score_corpus(
     metrics: str | Sequence[str] = m.DEFAULT,
     *,
     settings: Settings | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> Scored:
     """Return the corpus with one column a metric; what it held under that name is replaced.
 
@@ -60,12 +62,15 @@ def score_corpus(
         base: needed for all metrics but ``novelty``.
         metrics: names or aliases; a column bears the name that was asked for.
         settings: what may be chosen.
+        engine, ray_address: where the base reads, see :func:`~.run.score_rows`.
 
     Raises:
         InputError: an unknown metric, none, or a base that is missing or cannot read these rows.
     """
     settings = settings or Settings()
-    scores = score_rows(corpus.rows.to_pylist(), base, metrics, settings)
+    scores = score_rows(
+        corpus.rows.to_pylist(), base, metrics, settings, engine=engine, ray_address=ray_address
+    )
     return Scored(_with_scores(corpus, base, scores, settings), scores)
 
 

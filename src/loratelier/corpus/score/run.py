@@ -1,6 +1,6 @@
 """``score_rows``: what a base says about rows, and the scores made of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from loratelier.base import Base
+from loratelier.corpus.engine import Engine, Local, engine_of
 from loratelier.corpus.score import metrics as m
 from loratelier.corpus.score.cache import Cache, key_of, open_cache
 from loratelier.corpus.score.forward import losses_of
 from loratelier.corpus.score.layout import Layout, Passage, lay_out
 from loratelier.corpus.score.likeness import gram_vectors, nearest_likeness, row_text
 from loratelier.corpus.score.metrics import Likelihood, Losses, Unscored, Value
+from loratelier.corpus.score.spread import spread
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import task
 
@@ -85,6 +87,9 @@ def score_rows(
     base: Base | None,
     columns: str | Sequence[str] = m.DEFAULT,
     settings: Settings | None = None,
+    *,
+    engine: str = "local",
+    ray_address: str | None = None,
 ) -> Scores:
     """Score rows with a base.
 
@@ -97,6 +102,9 @@ def score_rows(
             digit depends on what shares the batch.
         columns: metrics by name or alias, see :func:`~.metrics.known`.
         settings: what may be chosen.
+        engine: where the base reads: ``local``, or ``ray`` for Ray Data, whose workers load the
+            base themselves; batches differ there, and scores by less than 1e-4.
+        ray_address: of a Ray cluster that runs; without it a local one is begun and ended.
 
     Raises:
         InputError: an unknown metric, no base where one is needed, or one without chat template
@@ -110,7 +118,9 @@ def score_rows(
     work = _Work()
     if any(metric.needs_base for metric in wanted):
         base = _fitting(base, rows)
-        said, work = _ask(base, rows, pair=any(metric.needs_alone for metric in wanted))
+        pair = any(metric.needs_alone for metric in wanted)
+        with engine_of(engine, ray_address) as where:
+            said, work = _ask(base, rows, where, pair=pair)
     threshold = m.change_threshold(
         [one.likelihood for one in said if isinstance(one, _Said)], settings.keep
     )
@@ -140,7 +150,7 @@ def _fitting(base: Base | None, rows: Sequence[Mapping[str, Any]]) -> Base:
 
 
 def _ask(
-    base: Base, rows: Sequence[Mapping[str, Any]], *, pair: bool
+    base: Base, rows: Sequence[Mapping[str, Any]], engine: Engine, *, pair: bool
 ) -> tuple[list[_Said | Unscored], _Work]:
     """Return what the base says about each row, computing only what is not known yet."""
     layouts: list[Layout | Unscored] = []
@@ -158,7 +168,7 @@ def _ask(
         known = cache.read(list(passages))
         work = _Work(kept=len(known), passages=len(passages))
         missing = {key: one for key, one in passages.items() if key not in known}
-        known |= _compute(base, missing, cache, work)
+        known |= _compute(base, missing, cache, work, engine)
     said = [one if isinstance(one, Unscored) else _said(one, known, pair=pair) for one in layouts]
     return said, work
 
@@ -169,19 +179,25 @@ def _passages(layout: Layout, pair: bool) -> list[Passage]:
 
 
 def _compute(
-    base: Base, missing: Mapping[bytes, Passage], cache: Cache, work: _Work
+    base: Base, missing: Mapping[bytes, Passage], cache: Cache, work: _Work, engine: Engine
 ) -> dict[bytes, Losses]:
-    keys, passages = list(missing), list(missing.values())
     found: dict[bytes, Losses] = {}
-    with task("Scoring, tokens", total=sum(passage.cost for passage in passages)) as bar:
-        for batch in losses_of(base, passages):
-            fresh = {keys[number]: losses for number, losses in batch}
+    read = _here(base, missing) if isinstance(engine, Local) else spread(engine, base, missing)
+    with task("Scoring, tokens", total=sum(each.cost for each in missing.values())) as bar:
+        for fresh in read:
             cache.write(fresh)
             found |= fresh
-            cost = sum(passages[number].cost for number, _ in batch)
+            cost = sum(missing[key].cost for key in fresh)
             work.read += cost
             bar.advance(cost)
     return found
+
+
+def _here(base: Base, missing: Mapping[bytes, Passage]) -> Iterator[dict[bytes, Losses]]:
+    """Yield what the base says of passages, batch by batch, read in this process."""
+    keys = list(missing)
+    for batch in losses_of(base, list(missing.values())):
+        yield {keys[number]: losses for number, losses in batch}
 
 
 def _said(layout: Layout, known: Mapping[bytes, Losses], *, pair: bool) -> _Said | Unscored:
