@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loratelier.cli import corpus_scores
+from loratelier.cli import corpus_scores, corpus_synthesize
 from loratelier.cli.console import Json, out, print_json
 
 if TYPE_CHECKING:
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="corpus",
-    help="From a person's texts to training rows: build, show, diff, score, select.",
+    help="From a person's texts to training rows: build, show, diff, score, select, synthesize.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 corpus_scores.register(app)
+corpus_synthesize.register(app)
 
 Folder = Annotated[Path, typer.Argument(help="A corpus folder.", show_default=False)]
 

@@ -1,4 +1,4 @@
-"""What was done to a corpus after it was built: scores and selections, as its manifest records."""
+"""What was done to a corpus after it was built, as its manifest records."""
 
 from typing import Any
 
@@ -49,6 +49,31 @@ class ComparisonNote(_Note):
     other: BaseNote
     rows: dict[str, int]
     spearman: dict[str, float | None]
+
+
+class SynthesisNote(_Note):
+    """One synthesis: from which corpus, by whom, what was asked, what it took.
+
+    ``items`` are requests; ``failed`` of them gave nothing usable, for the ``reasons`` counted;
+    ``unanswered`` of these got no answer. ``rows`` were made. Tokens are as the server reported
+    them, but of ``estimated`` answers. ``price`` is None without prices.
+    """
+
+    source: str
+    task: str
+    version: int
+    model: str
+    settings: dict[str, Any]
+    items: int
+    rows: int
+    failed: int
+    unanswered: int
+    reasons: dict[str, int]
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+    estimated: int
+    price: float | None
 
 
 class SelectionNote(_Note):

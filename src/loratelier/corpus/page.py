@@ -49,6 +49,7 @@ def page(report: Report, dropped: Sequence[Mapping[str, Any]], total: int) -> st
         _head(report),
         _scores(report),
         _selections(report),
+        _syntheses(report),
         _cleaning(report.cleaning),
         _files(report.files),
         _repairs(report),
@@ -77,9 +78,15 @@ def _head(report: Report) -> str:
         f'<p class="faint">Format {escape(report.format)}, learning {learned} voice, '
         f"{report.holdout:.0%} of conversations held out. Hash {escape(report.hash[:16])}.</p>\n"
         f"<dl>{cells}</dl>\n"
-        "<p>Every message is in a row or among the dropped, once: "
+        f"<p>Every message is {_where(report)}: "
         f"{report.messages} = {report.messages_in_rows} + {report.dropped}.</p>" + _beside(report)
     )
+
+
+def _where(report: Report) -> str:
+    if report.syntheses:
+        return "what rows were written from, or among the dropped"
+    return "in a row or among the dropped, once"
 
 
 def _beside(report: Report) -> str:
@@ -133,6 +140,33 @@ def _selections(report: Report) -> str:
     )
     heads = ("training rows", "chosen", "replayed", "left out because", "rows")
     return "<h2>Selection</h2>\n" + _table(heads, rows)
+
+
+def _syntheses(report: Report) -> str:
+    if not report.syntheses:
+        return ""
+    heads = ("task", "version", "model", "requests", "rows", "failed", "tokens in", "out", "price")
+    rows = (
+        (
+            note.task,
+            note.version,
+            note.model,
+            note.requests,
+            note.rows,
+            note.failed,
+            note.prompt_tokens,
+            note.answer_tokens,
+            _number(note.price),
+        )
+        for note in report.syntheses
+    )
+    reasons = [
+        (note.task, why, number)
+        for note in report.syntheses
+        for why, number in note.reasons.items()
+    ]
+    failed = _table(("task", "gave nothing usable because", "requests"), reasons) if reasons else ""
+    return "<h2>Synthesis</h2>\n" + _table(heads, rows) + failed
 
 
 def _files(files: Sequence[NoteReport]) -> str:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from loratelier.corpus.hygiene.note import CleaningNote
-from loratelier.corpus.notes import ComparisonNote, ScoreNote, SelectionNote
+from loratelier.corpus.notes import ComparisonNote, ScoreNote, SelectionNote, SynthesisNote
 
 KIND = "loratelier corpus"
 NAMED = 200  # broken items that a file's report names one by one
@@ -126,6 +126,7 @@ class Report(_Part):
     scores: list[ScoreNote] = []
     comparisons: list[ComparisonNote] = []
     selections: list[SelectionNote] = []
+    syntheses: list[SynthesisNote] = []
 
     def counts(self) -> dict[str, int]:
         """Return the counts that ``corpus build --json`` prints."""

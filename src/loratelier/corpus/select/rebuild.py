@@ -55,7 +55,7 @@ def rebuild(
     fresh = [
         (left[number][0], record)
         for number, row in zip(sorted(left), gone, strict=True)
-        for record in _dropped(row, left[number][1])
+        for record in dropped_records(row, left[number][1])
     ]
     records = pa.Table.from_pylist([one for _, one in fresh], schema=corpus.dropped.schema)
     dropped = pa.concat_tables([corpus.dropped, records])
@@ -161,7 +161,7 @@ def _replayed(
     return made
 
 
-def _dropped(row: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
+def dropped_records(row: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
     """Return a record for each source of the row, with the words that it became.
 
     Sources that were put together give their words with the first of them, and so does a row that
