@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPMessage
+from importlib.metadata import version
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
-from loratelier import __version__
 from loratelier.kit.errors import InputError
 
 _LARGEST = 16 << 20  # bytes of an answer
@@ -75,7 +75,7 @@ class Wire:
             "Content-Type": "application/json",
             "Accept": "application/json",
             # Some servers turn away the default of Python's library.
-            "User-Agent": f"loratelier/{__version__}",
+            "User-Agent": f"loratelier/{version('loratelier')}",
         }
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
