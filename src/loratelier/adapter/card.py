@@ -41,7 +41,8 @@ class Card(Strict):
 
     An adapter that was made elsewhere has no card; its ``base.fingerprint`` is then None, and it
     counts as unproven for every base. ``effect`` is written when the adapter is saved, for readers
-    that have only the card; what is here decides by the tensors.
+    that have only the card; what is here decides by the tensors. ``tokens`` are words that the
+    adapter brought as new tokens, with their numbers: ``base.with_tokens`` gives them to a base.
     """
 
     card_version: Literal[1] = 1
@@ -51,6 +52,7 @@ class Card(Strict):
     seed: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
+    tokens: dict[str, int] = Field(default_factory=dict)
     effect: bool | None = None
     verdict: dict[str, Any] | None = None
     parents: list[dict[str, Any]] = Field(default_factory=list)

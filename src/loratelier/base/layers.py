@@ -121,3 +121,30 @@ def tied_output(model: Any, name: str) -> str | None:
         return None
     names: dict[Any, str] = {module: each for each, module in model.named_modules()}
     return names[output]
+
+
+def block_of(name: str) -> int | None:
+    """Return the number of the block that a layer is in, by its name; None outside of blocks."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def ends_by_role(model: Any) -> dict[str, str]:
+    """Return the names of the input embedding ("embed") and of the output layer ("head")."""
+    roles = {"embed": model.get_input_embeddings(), "head": model.get_output_embeddings()}
+    return {
+        role: name
+        for role, module in roles.items()
+        for name, each in model.named_modules()
+        if each is module
+    }
+
+
+def expert_parameters(model: nn.Module) -> list[str]:
+    """Return the names of the weights that hold all experts of a block: [experts, ., .]."""
+    return [
+        f"{name}.{parameter}"
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.Conv1d)
+        for parameter, weight in module.named_parameters(recurse=False)
+        if weight.ndim == 3 and block_of(name) is not None
+    ]

@@ -51,7 +51,8 @@ class Point:
 class State:
     """Everything that a stopped run needs to go on as if it had not stopped.
 
-    ``kept`` are the trainable tensors of the best evaluation so far, by parameter name. ``losses``
+    ``kept`` are the trainable tensors of the best evaluation so far, by parameter name, and before
+    the first those that training begins with. ``losses``
     is the training loss of every step so far.
     """
 
@@ -156,6 +157,7 @@ def run(work: Run, state: State) -> State:
     steps = [step for epoch in plan.epochs for step in epoch][:total]
     if not state.curve:
         state.curve.append(_evaluate(work, state, 0))
+        state.kept = _copied(work.learner)
         work.save(state)
     saved = perf_counter()
     with task("Training", total=total) as bar:
@@ -302,15 +304,19 @@ def _sentence(point: Point, base: Point | None) -> str:
 
 def _keep(work: Run, state: State, point: Point) -> None:
     """Add the point to the curve and keep the weights if it is the best so far."""
-    first = not state.kept
+    first = state.kept_step == 0
     better = first or _better(point, state.kept_point, work.recipe.guards.drift_budget)
     state.curve.append(point)
     if better:
-        state.kept = {n: whole(p).clone() for n, p in trainable(work.learner).items()}
+        state.kept = _copied(work.learner)
         state.kept_step = point.step
         state.waited = 0
     else:
         state.waited += 1
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: whole(p).clone() for name, p in trainable(model).items()}
 
 
 def _better(new: Point, old: Point, budget: float | None) -> bool:
@@ -336,10 +342,7 @@ def _diverged(work: Run, state: State, problem: str) -> State:
 
 
 def restore(model: nn.Module, state: State) -> None:
-    """Put the kept weights into the model; without any, the untrained ones (B = 0)."""
+    """Put the kept weights into the model; those of step 0 where nothing was better."""
     with torch.no_grad():
         for name, parameter in trainable(model).items():
-            if name in state.kept:
-                parameter.copy_(as_part_of(parameter, state.kept[name]))
-            elif "lora_B" in name:
-                parameter.zero_()
+            parameter.copy_(as_part_of(parameter, state.kept[name]))

@@ -10,8 +10,8 @@ bank. That is how an adapter that starts at an invocation (aLoRA, arXiv:2504.123
 packed rows.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,41 +33,113 @@ def gated(gate: Tensor | None) -> Iterator[None]:
         _gate.pop()
 
 
-class LoraLinear(lora.Linear):
-    """PEFT's LoRA layer over an ``nn.Linear``, faster where it is plain.
+def remembering() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of a checkpointed block: the way there, and its second computation.
 
-    ``parts`` (A0 [r, d_in], B0 [d_out, r]) are taken away from what A and B make: initial values
-    that lie in the base's principal directions then change nothing before the first step, and the
-    base keeps its weights (PiSSA and OLoRA change them instead).
+    The second one is on the way back, when the gate of the first is long closed or that of another
+    pack is open; so the gate is remembered here.
+    """
+    return nullcontext(), _Again(_gate[-1])
+
+
+class _Again(AbstractContextManager[None]):
+    """:func:`gated`, as often as it is entered."""
+
+    def __init__(self, gate: Tensor | None) -> None:
+        self.gate = gate
+
+    def __enter__(self) -> None:
+        _gate.append(self.gate)
+
+    def __exit__(self, *_: object) -> None:
+        _gate.pop()
+
+
+class LoraLinear(lora.Linear):
+    """PEFT's LoRA layer over an ``nn.Linear``, faster where it is plain, and with the gate.
+
+    PiSSA and OLoRA begin with A and B that lie in the base's own weight, and PEFT takes them out of
+    that weight. Here the base keeps its weight: the beginning (A0, B0) is kept instead, and the
+    layer computes ``W x + s (B A - B0 A0) x``, which is the same function.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return ``W x + b + gate * scaling * B A x``, like PEFT's layer."""
-        name = self._plain_adapter(args, kwargs)
-        if name is None:
+        """Return ``W x + b + gate * scaling * (B A - B0 A0) x``, like PEFT's layer."""
+        name = plain_adapter(self, args, kwargs)
+        if name is None or self.base_layer.weight.requires_grad:
             result: Tensor = super().forward(x, *args, **kwargs)
             return result
         base: Any = self.base_layer
-        return product(
-            x,
-            base.weight,
-            base.bias,
-            self.lora_A[name].weight,
-            self.lora_B[name].weight,
-            self.scaling[name],
-            _gate[-1],
-        )
+        a, b = factors(self, name)
+        dropout = self.lora_dropout[name]
+        if isinstance(dropout, nn.Identity):
+            return product(x, base.weight, base.bias, a, b, self.scaling[name], _gate[-1])
+        return added(base(x), dropout(x), a, b, self.scaling[name])
 
-    def _plain_adapter(self, args: Any, kwargs: Any) -> str | None:
-        """Return the one adapter that is on, or None where the fused product is not for it."""
-        if args or kwargs or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
-            return None
-        name = self.active_adapters[0]
-        if name not in self.lora_A or name in self.lora_variant or self.lora_bias[name]:
-            return None
-        if not isinstance(self.lora_dropout[name], nn.Identity):
-            return None
-        return None if self.base_layer.weight.requires_grad else name
+    def pissa_init(self, adapter_name: str, init_lora_weights: str) -> None:
+        """Begin with the largest singular directions of the base's weight, and leave it alone."""
+        self._begin(super().pissa_init, adapter_name, init_lora_weights)
+
+    def olora_init(self, adapter_name: str) -> None:
+        """Begin with the QR decomposition of the base's weight, and leave it alone."""
+        self._begin(super().olora_init, adapter_name)
+
+    def _begin(self, init: Callable[..., None], *args: str) -> None:
+        weight = self.get_base_layer().weight
+        # Written back into its own memory, which a tied layer may share.
+        memory, before = weight.data, weight.data.clone()
+        init(*args)
+        memory.copy_(before)
+        weight.data = memory
+
+    def keep_beginning(self, name: str) -> None:
+        """Take A and B as they are now away from all that they will become."""
+        for half, part in (("A0", self.lora_A[name]), ("B0", self.lora_B[name])):
+            # No parameter: it is not trained, and PEFT does not save it.
+            self.register_buffer(half, part.weight.detach().clone(), persistent=False)
+
+
+def plain_adapter(layer: Any, args: Any, kwargs: Any) -> str | None:
+    """Return the one adapter that is on, or None where PEFT must compute the layer itself."""
+    if args or kwargs or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    name: str = layer.active_adapters[0]
+    if name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name]:
+        return None
+    return name
+
+
+def factors(layer: Any, name: str) -> tuple[Tensor, Tensor]:
+    """Return A [r, d_in] and B [d_out, r] of a layer; with a beginning, of rank 2r."""
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    beginning: tuple[Tensor, Tensor] | None = beginning_of(layer)
+    if beginning is None:
+        return a, b
+    return torch.cat([a, beginning[0]]), torch.cat([b, -beginning[1]], dim=1)
+
+
+def beginning_of(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Return what a layer takes away from its update (A0, B0), or None."""
+    kept = dict(layer.named_buffers(recurse=False))
+    return (kept["A0"], kept["B0"]) if "A0" in kept else None
+
+
+def added(out: Tensor, x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+    """Return ``out + gate * scaling * B A x`` in plain operations, for layers of any kind.
+
+    Args:
+        out: [..., d_out], what the base made.
+        x: [..., d_in], the adapter's input, which dropout may have made another than the base's.
+        a, b, scaling: as for :func:`product`.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    small = F.linear(flat, a.to(flat.dtype))
+    gate = _gate[-1]
+    if gate is not None:
+        small = small * gate[:, None].to(small.dtype)
+    lines = out.reshape(-1, out.shape[-1])
+    summed = torch.addmm(lines, small.to(lines.dtype), b.to(lines.dtype).T, alpha=scaling)
+    return summed.view(out.shape)
 
 
 def product(

@@ -1,55 +1,44 @@
-"""The model that is trained: the base under PEFT, its sites chosen by the recipe."""
+"""The model that is trained: the base under PEFT, its sites and its kind chosen by the recipe."""
 
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import EvaConfig, LoraConfig, get_peft_model
 from torch import nn
 
 from loratelier.base import Base
-from loratelier.base.layers import layers
-from loratelier.kit.errors import InputError, did_you_mean
-from loratelier.train.lora_linear import LoraLinear
+from loratelier.base.vocabulary import rows_to_train
+from loratelier.train.lora_linear import LoraLinear, remembering
 from loratelier.train.recipe import Recipe
+from loratelier.train.recipe_variants import IN_THE_BASE
+from loratelier.train.sites import sites_of
 
-# What the recipe's short names are called in the models that name them apart.
-_MODULES = {
-    "q": "q_proj",
-    "k": "k_proj",
-    "v": "v_proj",
-    "o": "o_proj",
-    "gate": "gate_proj",
-    "up": "up_proj",
-    "down": "down_proj",
-}
+# The decomposition by random projections of the paper (arXiv:2404.02948): a full one takes hours
+# for large layers, and after sixteen rounds the two hardly differ.
+_PISSA = "pissa_niter_16"
 
 
 def wrap(base: Base, recipe: Recipe) -> Any:
-    """Return the base as a PEFT model with fresh LoRA layers (A random, B zero).
+    """Return the base as a PEFT model with fresh LoRA layers.
 
     Raises:
-        InputError: a target or a layer number that the base does not have.
+        InputError: a target, layer or pattern that fits nothing in the base.
     """
-    modules = resolve_targets(base, recipe)
-    _check_layers(base, recipe)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        target_modules=modules,
-        layers_to_transform=list(recipe.layers) if recipe.layers is not None else None,
-        lora_dropout=0.0,
-        bias="none",
-    )
-    if base.quantization is None:
-        # PEFT's own way to give a layer class of one's own: the same layer, computed faster.
-        config._register_custom_module({nn.Linear: LoraLinear})
+    config = make_config(base, recipe)
+    config._register_custom_module(_layers(base))
     # A is drawn at random: the seed decides it, whatever was drawn before in this process.
     torch.manual_seed(recipe.seed)
     model = get_peft_model(base.model, config)
+    for layer in model.modules():
+        if isinstance(layer, LoraLinear) and recipe.init in IN_THE_BASE:
+            layer.keep_beginning(model.active_adapter)
+    in_full_precision(model)
+    # The file holds what A and B became; how they began does not concern who reads it.
+    if recipe.init != "eva":
+        config.init_lora_weights = True
     if recipe.checkpointing:
         base.model.gradient_checkpointing_enable(
-            gradient_checkpointing_kwargs={"use_reentrant": False}
+            gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": remembering}
         )
         # transformers asks for gradients of the embeddings then, which only the other kind of
         # checkpointing needs: work would be done below the first adapted layer.
@@ -58,42 +47,68 @@ def wrap(base: Base, recipe: Recipe) -> Any:
     return model
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW without weight decay over the trained parameters.
-
-    Each group keeps the rate that it has at the top of the schedule as ``base_lr``.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    rate = recipe.learning_rate
-    return torch.optim.AdamW(
-        [{"params": trained, "lr": rate, "base_lr": rate}], lr=rate, weight_decay=0.0
+def make_config(base: Base, recipe: Recipe) -> LoraConfig:
+    """Return PEFT's config for a recipe, but for what is written when the adapter is saved."""
+    sites = sites_of(base, recipe)
+    begins = {"default": True, "pissa": _PISSA}
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules=sites.modules,
+        target_parameters=sites.parameters or None,
+        layers_to_transform=sites.layers,
+        rank_pattern=sites.ranks,
+        alpha_pattern=sites.alphas,
+        use_rslora=recipe.scaling == "rslora",
+        use_dora=recipe.dora,
+        init_lora_weights=begins.get(recipe.init, recipe.init),
+        eva_config=EvaConfig() if recipe.init == "eva" else None,
+        trainable_token_indices=rows_to_train(base, recipe.new_tokens) or None,
+        lora_dropout=recipe.dropout,
+        bias="none",
     )
 
 
-def resolve_targets(base: Base, recipe: Recipe) -> list[str]:
-    """Return the base's own names of the targets, in the recipe's order."""
-    present = linear_names(base.model)
-    modules = []
-    for target in recipe.targets:
-        module = _MODULES.get(target, target)
-        if module not in present:
-            known = present | {short for short, long in _MODULES.items() if long in present}
-            raise InputError(
-                f"{base.name} has no linear layer '{target}' to adapt",
-                did_you_mean(target, known),
-            )
-        modules.append(module)
-    return modules
+def in_full_precision(model: nn.Module) -> None:
+    """Keep what is trained in float32: steps of a small rate are lost in less."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
-def linear_names(model: nn.Module) -> set[str]:
-    """Return the last names of the linear layers inside the model's blocks."""
-    linear = (name for name, layer in layers(model).items() if layer.kind == "linear")
-    return {name.rsplit(".", 1)[-1] for name in linear if any(c.isdigit() for c in name)}
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """Return AdamW without weight decay over the trained parameters.
+
+    Each group keeps the rate that it has at the top of the schedule as ``base_lr``. With
+    ``lora_plus`` (arXiv:2402.12354) the B of linear layers has a group of its own, and DoRA's
+    magnitudes with it, as in PEFT; embeddings and token rows keep the plain rate.
+    """
+    plain, faster = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            fast = recipe.lora_plus is not None and _is_b(name)
+            (faster if fast else plain).append(parameter)
+    rate = recipe.learning_rate
+    groups = [(plain, rate), (faster, rate * (recipe.lora_plus or 1.0))]
+    return torch.optim.AdamW(
+        [{"params": params, "lr": top, "base_lr": top} for params, top in groups if params],
+        lr=rate,
+        weight_decay=0.0,
+    )
 
 
-def _check_layers(base: Base, recipe: Recipe) -> None:
-    count = base.model.config.get_text_config().num_hidden_layers
-    wrong = [layer for layer in recipe.layers or () if not 0 <= layer < count]
-    if wrong:
-        raise InputError(f"{base.name} has no layer {wrong[0]}", f"Its layers are 0 to {count - 1}")
+def _is_b(name: str) -> bool:
+    return ".lora_B." in name or ".lora_magnitude_vector." in name
+
+
+def _layers(base: Base) -> dict[type[nn.Module], type[nn.Module]]:
+    """Return our layer for each class of the base's: PEFT's way to give one of one's own."""
+    if base.quantization is None:
+        return {nn.Linear: LoraLinear}
+    import bitsandbytes
+
+    from loratelier.train.lora_4bit import LoraLinear4bit
+
+    # 4-bit layers are linear layers to Python as well, so they are asked for first.
+    return {bitsandbytes.nn.Linear4bit: LoraLinear4bit, nn.Linear: LoraLinear}

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from loratelier.kit.models import Strict
+from loratelier.train.recipe_variants import Variants, require_meaning
 
 # The recipe's short names for the linear layers of a transformer block.
 ALL_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -29,7 +30,7 @@ class Guards(Strict):
         return None if value is False or value == "off" else value
 
 
-class Recipe(Strict):
+class Recipe(Variants):
     """A training run.
 
     Raises:
@@ -46,7 +47,8 @@ class Recipe(Strict):
     targets: tuple[str, ...] = Field(
         default=ALL_TARGETS,
         min_length=1,
-        description="'all', or any of q k v o gate up down, or a layer's own name.",
+        description="'all' (the seven of a block), or any of q k v o gate up down embed head "
+        "experts, or a layer's own name.",
     )
     layers: tuple[int, ...] | None = Field(
         default=None, description="'all', or layer numbers from 0: '0-9,20' or a list."
@@ -101,10 +103,11 @@ class Recipe(Strict):
     @field_validator("targets", mode="before")
     @classmethod
     def _targets(cls, value: Any) -> Any:
-        if value == "all":
-            return ALL_TARGETS
         words = value.replace(",", " ").split() if isinstance(value, str) else value
-        return tuple(dict.fromkeys(words)) if isinstance(words, Sequence) else words
+        if not isinstance(words, Sequence):
+            return words
+        named = [each for word in words for each in (ALL_TARGETS if word == "all" else (word,))]
+        return tuple(dict.fromkeys(named))
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -114,6 +117,11 @@ class Recipe(Strict):
         if isinstance(value, int) and not isinstance(value, bool):
             return (value,)
         return _ranges(value) if isinstance(value, str) else tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _meaning(self) -> "Recipe":
+        require_meaning(self)
+        return self
 
     @field_validator("name")
     @classmethod

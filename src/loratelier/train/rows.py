@@ -35,6 +35,21 @@ def examples(base: Base, corpus: Corpus, recipe: Recipe) -> list[Example]:
     return fitting
 
 
+def require_taught(rows: Sequence[Example], tokens: Mapping[str, int]) -> None:
+    """Make sure that every new token has something to be learned from.
+
+    Raises:
+        InputError: a token occurs in no row.
+    """
+    seen = {number for row in rows for number in row.ids}
+    for word, number in tokens.items():
+        if number not in seen:
+            raise InputError(
+                f"The new token '{word}' occurs in no row, so its row would learn nothing",
+                "Leave it out of new_tokens, or bring texts that use it",
+            )
+
+
 def _example(base: Base, row: Mapping[str, Any]) -> Example:
     if row["text"] is not None:
         return to_text_example(base, row["id"], row["conversation"], row["text"])

@@ -18,13 +18,16 @@ from loratelier.base import Base, load_base
 from loratelier.base.fastest import fastest_dtype
 from loratelier.base.likelihood import general_text
 from loratelier.base.packed import Apart, rows_apart
+from loratelier.base.vocabulary import numbers_of, taught
 from loratelier.base.work import work_of
 from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.kit.home import room
 from loratelier.kit.progress import remark
 from loratelier.train import checkpoint
+from loratelier.train.beginnings import begin_with_data
 from loratelier.train.drift import DriftMeter
+from loratelier.train.invocation import invocation_of, invoked, waiting
 from loratelier.train.journal import Journal
 from loratelier.train.learner import Learner
 from loratelier.train.loop import Plan, Run, State, gathered, run
@@ -34,8 +37,9 @@ from loratelier.train.packing import pack
 from loratelier.train.processes import make_accelerator
 from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_file import load_recipe
-from loratelier.train.rows import examples, split
+from loratelier.train.rows import examples, require_taught, split
 from loratelier.train.steps import Cut, epoch_steps
+from loratelier.train.taking import take
 from loratelier.train.watch import Watch, measured_peak
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
@@ -75,16 +79,20 @@ def train(
         )
     corpus = Corpus.load(recipe.corpus)
     base = base or _load(recipe)
+    _require_same_form(base, recipe)
     accelerator = make_accelerator(recipe, base)
-    with _worn(base, recipe) as peft:
-        with _kept_apart(base, recipe) as apart:
+    with taught(base, recipe.new_tokens) as knowing, _worn(knowing, recipe) as peft:
+        invocation = invocation_of(base, recipe.invocation) if recipe.invocation else None
+        with _kept_apart(base, recipe) as apart, waiting(base.model, invocation):
             learner = Learner(base.model, peft, apart, recipe)
-            plan = _plan(base, corpus, recipe, learner, accelerator)
+            plan = _plan(knowing, corpus, recipe, learner, accelerator)
+            if recipe.init == "eva":
+                begin_with_data(peft, learner, [p for step in plan.epochs[0] for p in step.packs])
             _say_what_happens(recipe, plan, learner)
-            metrics = _run(base, learner, recipe, plan, corpus, accelerator, resume, watch)
-        card = _card(base, corpus, recipe, metrics)
+            metrics = _run(knowing, learner, recipe, plan, corpus, accelerator, resume, watch)
+        card = _card(knowing, corpus, recipe, metrics)
         with _disk(target):
-            adapter = Adapter.from_peft(peft, card, recipe.name, weights=gathered(peft))
+            adapter = take(peft, card, recipe, invocation, gathered(peft))
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
@@ -99,11 +107,30 @@ def train(
 
 def _load(recipe: Recipe) -> Base:
     """Load the recipe's base in the dtype that it asks for, or that this machine does best."""
+    if recipe.quantization is not None:
+        # What is not held in 4 bits, the embedding first of all, is held in 16.
+        dtype = "bfloat16" if recipe.dtype == "auto" else recipe.dtype
+        return load_base(recipe.base, dtype=dtype, quantization=recipe.quantization)
     if recipe.dtype != "auto":
         return load_base(recipe.base, dtype=recipe.dtype)
     choice = fastest_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     remark(choice.reason)
     return load_base(recipe.base, dtype=choice.dtype)
+
+
+def _require_same_form(base: Base, recipe: Recipe) -> None:
+    """Refuse a base that was handed in and is held otherwise than the recipe says."""
+    if base.quantization != recipe.quantization:
+        raise InputError(
+            f"The base was loaded with quantization {base.quantization}, and the recipe says "
+            f"{recipe.quantization}",
+            "Make them agree",
+        )
+    if recipe.dtype not in ("auto", str(base.dtype).removeprefix("torch.")):
+        raise InputError(
+            f"The base was loaded as {base.dtype}, and the recipe says dtype: {recipe.dtype}",
+            "Make them agree",
+        )
 
 
 @contextmanager
@@ -138,7 +165,11 @@ def _kept_apart(base: Base, recipe: Recipe) -> AbstractContextManager[Apart]:
 def _plan(
     base: Base, corpus: Corpus, recipe: Recipe, learner: Learner, accelerator: Accelerator
 ) -> Plan:
-    learned, withheld = split(corpus, examples(base, corpus, recipe), recipe)
+    rows = examples(base, corpus, recipe)
+    if recipe.invocation:
+        rows = invoked(rows, invocation_of(base, recipe.invocation), recipe.invocation)
+    require_taught(rows, numbers_of(base, recipe.new_tokens))
+    learned, withheld = split(corpus, rows, recipe)
     at_once = recipe.pack_tokens or (_PACK_CPU if base.device.type == "cpu" else _PACK_GPU)
     padded = learner.reader.apart == "padding"
     if recipe.packing and padded:
@@ -259,6 +290,7 @@ def _card(base: Base, corpus: Corpus, recipe: Recipe, metrics: Mapping[str, Any]
     )
     conversations = set(corpus.rows.column("conversation").to_pylist())
     return Card(
+        tokens=numbers_of(base, recipe.new_tokens),
         base=BaseRef(fingerprint=base.fingerprint, spec=base.spec, name=base.name),
         corpus=CorpusRef(
             hash=corpus.hash,
