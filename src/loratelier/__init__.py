@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loratelier.adapter import Adapter
     from loratelier.bank import AdapterBank
-    from loratelier.base import Base, load_base
+    from loratelier.base import Base, load_base, with_tokens
     from loratelier.corpus import Corpus, build_corpus, repair_text
     from loratelier.kit.errors import InputError
     from loratelier.scope import Inspection, inspect_prompt
@@ -31,6 +31,7 @@ __all__ = [
     "load_base",
     "repair_text",
     "train",
+    "with_tokens",
 ]
 
 _ROOM_OF = {
@@ -46,6 +47,7 @@ _ROOM_OF = {
     "load_base": "loratelier.base",
     "repair_text": "loratelier.corpus",
     "train": "loratelier.train",
+    "with_tokens": "loratelier.base",
 }
 
 

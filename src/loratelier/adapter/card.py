@@ -42,7 +42,7 @@ class Card(Strict):
     An adapter that was made elsewhere has no card; its ``base.fingerprint`` is then None, and it
     counts as unproven for every base. ``effect`` is written when the adapter is saved, for readers
     that have only the card; what is here decides by the tensors. ``tokens`` are words that the
-    adapter brought as new tokens, with their numbers: ``base.with_tokens`` gives them to a base.
+    adapter brought as new tokens, with their numbers: ``with_tokens`` gives them to a base.
     """
 
     card_version: Literal[1] = 1

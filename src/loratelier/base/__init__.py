@@ -2,5 +2,6 @@
 
 from loratelier.base.base import Base
 from loratelier.base.load import load_base
+from loratelier.base.vocabulary import with_tokens
 
-__all__ = ["Base", "load_base"]
+__all__ = ["Base", "load_base", "with_tokens"]
