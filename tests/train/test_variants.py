@@ -10,10 +10,13 @@ from peft import PeftModel
 
 from loratelier.adapter import Adapter, store
 from loratelier.bank import AdapterBank
-from loratelier.base import with_tokens
+from loratelier.base import load_base, with_tokens
+from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.train import load_recipe, train
 from loratelier.train import loop as loop_module
+from loratelier.train.invocation import invoked
+from loratelier.train.rows import examples, split
 from tests.conftest import our_hooks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -132,3 +135,65 @@ def test_a_stopped_run_of_a_kind_goes_on_exactly(kind, tiny_base, recipe, home, 
     )
     assert resumed.card.metrics["losses"] == whole.card.metrics["losses"]
     assert resumed.digest == whole.digest
+
+
+QUANTISED = {
+    "plain": {},
+    "dora": {"dora": True},
+    "eva": {"init": "eva"},
+    "dropout": {"dropout": 0.1},
+    "invocation": {"invocation": "<|im_start|>assistant"},
+    "new token": {"new_tokens": "moves"},
+}
+
+
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_over_four_bits_a_kind_learns_and_is_worn_by_the_base_as_it_is(
+    kind, tiny_base_dir, recipe, home
+):
+    """The card says what the adapter does on the unquantised base, where it was never trained."""
+    given = recipe(
+        base=str(tiny_base_dir), quantization="nf4", dtype="float32", **QUANTISED[kind]
+    )
+    made = train(given)
+    figures = made.card.metrics
+    assert figures["held_out_nll"] < figures["held_out_nll_base"] * 0.97
+    whole = load_base(tiny_base_dir)
+    assert made.fits(with_tokens(again(whole), made.card.tokens))
+    stated = figures["unquantised"]
+    assert stated["held_out_nll"] < stated["held_out_nll_base"] * 0.97
+    assert stated["held_out_nll"] == pytest.approx(figures["held_out_nll"], rel=0.1)
+    if kind == "invocation":
+        assert stated["general_bpb"] == stated["general_bpb_base"]
+        assert figures["general_bpb_change"] == 0
+
+    # The same figures by PEFT alone, on the unquantised base.
+    knowing = with_tokens(whole, made.card.tokens)
+    model = read_by_peft(knowing, store.path_of("mine"))
+    corpus = Corpus.load(given.corpus)
+    rows = examples(knowing, corpus, given)
+    if kind == "invocation":
+        rows = invoked(rows, tuple(made.settings.invocation), given.invocation)
+    _, withheld = split(corpus, rows, given)
+    nats = [nll_of(model, row) for row in withheld]
+    assert stated["held_out_nll"] == pytest.approx(torch.cat(nats).mean().item(), rel=1e-4)
+
+
+@torch.no_grad()
+def nll_of(model, row):
+    """-log p of a row's targets, by a model that reads it alone."""
+    ids = torch.tensor([row.ids])
+    likely = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    nats = -likely.gather(1, ids[0, 1:, None])[:, 0]
+    return nats[torch.tensor(row.learned[1:])]
+
+
+def test_a_base_in_four_bits_takes_a_quarter_at_most(demo_base, home_with_demo):
+    from loratelier.train.run import _load
+
+    full = demo_base.model.get_memory_footprint()
+    assert demo_base.dtype == torch.float32
+    given = load_recipe(None, {"base": "demo", "corpus": "x", "name": "x", "quantization": "nf4"})
+    held = _load(given)
+    assert held.model.get_memory_footprint() <= full / 4
+    assert held.fingerprint == demo_base.fingerprint

@@ -59,7 +59,7 @@ def load_base(
     """
     place = _device(device)
     kind = _dtype(dtype, place)
-    options = _quantized(quantization, kind)
+    options = _quantized(quantization, kind, place)
     found = find_base(spec)
     fingerprint = of_files(weight_files(found.folder))
     model, tokenizer = _load(found, kind, place, options)
@@ -157,7 +157,9 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     return kind
 
 
-def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
+def _quantized(
+    quantization: str | None, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
     if quantization is None:
         return {}
     if quantization not in _QUANTIZATIONS:
@@ -176,6 +178,7 @@ def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
+        # Few CPUs multiply in 16 bits; some are thirty times slower at it.
+        bnb_4bit_compute_dtype=torch.float32 if device.type == "cpu" else dtype,
     )
     return {"quantization_config": config}

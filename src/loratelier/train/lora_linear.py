@@ -132,14 +132,13 @@ def added(out: Tensor, x: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tenso
         x: [..., d_in], the adapter's input, which dropout may have made another than the base's.
         a, b, scaling: as for :func:`product`.
     """
-    flat = x.reshape(-1, x.shape[-1])
-    small = F.linear(flat, a.to(flat.dtype))
+    # As in PEFT, in the precision of A and B, and rounded once.
+    small = F.linear(x.reshape(-1, x.shape[-1]).to(a.dtype), a)
     gate = _gate[-1]
     if gate is not None:
         small = small * gate[:, None].to(small.dtype)
-    lines = out.reshape(-1, out.shape[-1])
-    summed = torch.addmm(lines, small.to(lines.dtype), b.to(lines.dtype).T, alpha=scaling)
-    return summed.view(out.shape)
+    update = (small @ b.T) * scaling
+    return out + update.view(out.shape).to(out.dtype)
 
 
 def product(

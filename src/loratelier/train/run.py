@@ -40,6 +40,7 @@ from loratelier.train.recipe_file import load_recipe
 from loratelier.train.rows import examples, require_taught, split
 from loratelier.train.steps import Cut, epoch_steps
 from loratelier.train.taking import take
+from loratelier.train.unquantised import measured_unquantised
 from loratelier.train.watch import Watch, measured_peak
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
@@ -96,6 +97,8 @@ def train(
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
+        if base.quantization is not None:
+            adapter = measured_unquantised(adapter, base, plan.held_out, general_text()[1::2])
         with _disk(target):
             adapter.save(target, replace=replace)
         shutil.rmtree(_run_folder(recipe), ignore_errors=True)
