@@ -12,7 +12,6 @@ from loratelier.adapter import Adapter, store
 from loratelier.bank import AdapterBank
 from loratelier.base import load_base, with_tokens
 from loratelier.corpus import Corpus
-from loratelier.kit.errors import InputError
 from loratelier.train import load_recipe, train
 from loratelier.train import loop as loop_module
 from loratelier.train.invocation import invoked
@@ -152,9 +151,7 @@ def test_over_four_bits_a_kind_learns_and_is_worn_by_the_base_as_it_is(
     kind, tiny_base_dir, recipe, home
 ):
     """The card says what the adapter does on the unquantised base, where it was never trained."""
-    given = recipe(
-        base=str(tiny_base_dir), quantization="nf4", dtype="float32", **QUANTISED[kind]
-    )
+    given = recipe(base=str(tiny_base_dir), quantization="nf4", dtype="float32", **QUANTISED[kind])
     made = train(given)
     figures = made.card.metrics
     assert figures["held_out_nll"] < figures["held_out_nll_base"] * 0.97

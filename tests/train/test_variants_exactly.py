@@ -1,12 +1,13 @@
 """The kinds of LoRA against PEFT's own computations, and what is refused."""
 
 import copy
-from contextlib import nullcontext
+import json
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 
 from loratelier.adapter import Adapter, store
@@ -14,17 +15,36 @@ from loratelier.bank import AdapterBank
 from loratelier.base import Base, with_tokens
 from loratelier.base.packed import rows_apart
 from loratelier.corpus import Corpus
+from loratelier.kit import progress
 from loratelier.kit.errors import InputError
-from loratelier.train import load_recipe, train
+from loratelier.scope import inspect_prompt
+from loratelier.serve import Dialogue, Sampling
+from loratelier.train import train
 from loratelier.train.invocation import gate_of, invocation_of, invoked, waiting
 from loratelier.train.learner import Learner
 from loratelier.train.model import make_optimizer, wrap
 from loratelier.train.packing import pack
 from loratelier.train.rows import examples
 from tests.conftest import make_tiny, our_hooks, tiny_tokenizer
-from tests.train.test_variants import again, logits, read_by_peft, same, snapshot, spoken
+from tests.train.test_variants import logits, read_by_peft, same, snapshot, spoken
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@contextmanager
+def listening():
+    """The remarks that are made inside."""
+    said = []
+
+    class Listener(type(progress._SILENCE)):
+        def remark(self, text):
+            said.append(text)
+
+    with progress.report_to(Listener()):
+        yield said
+
+
+SEVEN = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ASSISTANT = "<|im_start|>assistant"
 
 
@@ -53,7 +73,7 @@ def test_the_file_is_what_pefts_own_mutated_base_computes(init, tiny_base, recip
         r=4,
         lora_alpha=16,
         init_lora_weights=init,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        target_modules=SEVEN,
     )
     theirs = get_peft_model(copy.deepcopy(tiny_base.model), config).eval()
     for name, layer in theirs.get_base_model().named_modules():
@@ -158,7 +178,7 @@ def test_a_packed_step_of_an_invoked_adapter_is_that_of_pefts_own_forward(tiny_b
         task_type="CAUSAL_LM",
         r=4,
         lora_alpha=16,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        target_modules=SEVEN,
         alora_invocation_tokens=list(tokens),
     )
     torch.manual_seed(0)
@@ -195,7 +215,8 @@ def test_before_the_invocation_the_logits_are_the_bases_to_the_last_bit(tiny_bas
     assert made.card.metrics["general_bpb_change"] == 0
     assert made.card.metrics["general_kl"] == pytest.approx(0, abs=1e-7)
     ids = spoken(tiny_base)
-    opens = next(n for n in range(ids.shape[1]) if tuple(ids[0, n : n + len(tokens)].tolist()) == tokens)
+    said = ids[0].tolist()
+    opens = next(n for n in range(len(said)) if tuple(said[n : n + len(tokens)]) == tokens)
     bank = AdapterBank(tiny_base.model)
     bank.add("it", made)
     bare = logits(tiny_base.model, ids)
@@ -205,10 +226,10 @@ def test_before_the_invocation_the_logits_are_the_bases_to_the_last_bit(tiny_bas
     assert (worn[0, opens:] - bare[0, opens:]).abs().max() > 1e-2
 
 
-def test_rows_without_the_invocation_are_left_out_and_named(tiny_base, recipe, home, capsys):
-    train(recipe(invocation="thing 7", max_steps=1, holdout=0), base=tiny_base)
-    said = capsys.readouterr().err
-    assert said.count("'thing 7' does not occur in it") == 19
+def test_rows_without_the_invocation_are_left_out_and_named(tiny_base, recipe, home):
+    with listening() as said:
+        train(recipe(invocation="thing 7", max_steps=1, holdout=0), base=tiny_base)
+    assert "\n".join(said).count("'thing 7' does not occur in it") == 19
     with pytest.raises(InputError, match="The invocation 'nowhere' occurs in no row"):
         train(recipe(name="other", invocation="nowhere"), base=tiny_base)
 
@@ -236,10 +257,8 @@ def test_a_new_token_is_said_where_it_was_never_known(tied, recipe, home):
     knowing = with_tokens(anew, Adapter.load(store.path_of("mine")).card.tokens)
     assert torch.equal(logits(anew.model, ids)[..., :rows], bare)
     bank.add("it", store.path_of("mine"))
-    prompt = spoken(
-        knowing,
-        "<|im_start|>user\nWhat is thing 3?<|im_end|>\n<|im_start|>assistant\nTurn it over. Now it ",
-    )
+    asked = "<|im_start|>user\nWhat is thing 3?<|im_end|>\n<|im_start|>assistant\n"
+    prompt = spoken(knowing, f"{asked}Turn it over. Now it ")
     with bank.activate("it"):
         out = anew.model.generate(input_ids=prompt, max_new_tokens=1, do_sample=False)
     assert knowing.tokenizer.decode(out[0, prompt.shape[1] :]) == "moves"
@@ -313,15 +332,16 @@ def test_experts_are_adapted(kind, changes, parameters, recipe, home):
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_all_is_what_a_mixture_of_experts_has_and_the_rest_is_said(recipe, home, capsys):
-    made = train(recipe(max_steps=1), base=moe("qwen3"))
+def test_all_is_what_a_mixture_of_experts_has_and_the_rest_is_said(recipe, home):
+    with listening() as said:
+        made = train(recipe(max_steps=1), base=moe("qwen3"))
     assert {site.rsplit(".", 1)[-1] for site in made.sites} == {
         "q_proj",
         "k_proj",
         "v_proj",
         "o_proj",
     }
-    assert "has its gate, up, down in experts, which are not adapted" in capsys.readouterr().err
+    assert "has its gate, up, down in experts, which are not adapted" in "\n".join(said)
 
 
 # What means nothing
@@ -372,3 +392,27 @@ def test_a_recipe_that_does_not_fit_the_base_is_one_line(changes, message, tiny_
         train(recipe(**changes), base=tiny_base)
     assert not our_hooks(tiny_base.model)
     assert not any("lora" in name for name, _ in tiny_base.model.named_parameters())
+
+
+def test_hyperlexemes_of_the_corpus_become_tokens(tiny_base, recipe, corpus, home):
+    """The manifest lists them; a chat over the adapter reads and says them as tokens."""
+    with pytest.raises(InputError, match="lists no hyperlexemes"):
+        train(recipe(new_tokens="corpus"), base=tiny_base)
+    manifest = corpus / "manifest.json"
+    said = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps(said | {"tokens": ["moves"]}), encoding="utf-8")
+    made = train(recipe(new_tokens="corpus", epochs=6, holdout=0), base=tiny_base)
+    number = len(tiny_base.tokenizer)
+    assert made.card.tokens == {"moves": number}
+    assert made.card.recipe["new_tokens"] == ["moves"]
+
+    anew = Base.of(*make_tiny(), name="tiny")
+    dialogue = Dialogue(anew, AdapterBank(anew.model), sampling=Sampling(temperature=0))
+    dialogue.wear("mine")
+    assert "moves" in dialogue.base.tokenizer.get_vocab()
+    for _ in dialogue.say("What is thing 3?"):
+        pass
+    assert "moves" in dialogue.turns[-1].content
+    dialogue.take_off()
+    assert "moves" not in dialogue.base.tokenizer.get_vocab()
+    assert inspect_prompt(anew, made, "What is thing 3?").has_effect

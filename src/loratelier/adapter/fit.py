@@ -186,7 +186,9 @@ def _require_tokens(adapter: "Adapter", model: Any, known: Mapping[str, Layer]) 
             raise _refusal(
                 adapter,
                 f"it trains token {max(settings.tokens_of(name))}, and {name} has {vocabulary}",
-                "Resize the base's vocabulary first",
+                "Give the base its tokens first: with_tokens(base, adapter.card.tokens)"
+                if adapter.card.tokens
+                else "Resize the base's vocabulary first",
             )
     expected = settings.tokens if isinstance(settings.tokens, Mapping) else {}
     tied = {tied_output(model, name) for name in trained}

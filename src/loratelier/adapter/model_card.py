@@ -35,6 +35,13 @@ def render(
         )
     if card.seed is not None:
         facts.append(f"- Seed {card.seed}")
+    if card.tokens:
+        words = ", ".join(f"`{word}` ({number})" for word, number in card.tokens.items())
+        facts.append(
+            f"- New tokens: {words}. Before the adapter is loaded, the tokenizer takes them with "
+            "`add_tokens`, in this order, and the model is resized to the tokenizer's length; "
+            "LoRAtelier does it by itself"
+        )
     parts.append("\n".join(facts) + "\n")
     parts.extend(_figures(card))
     return "\n".join(parts)

@@ -118,14 +118,14 @@ def _verify(
 ) -> None:
     """Check an adapter's files, and whether it fits a base; exit status 1 says that it does not."""
     from loratelier.adapter import Adapter, store
-    from loratelier.base import load_base
+    from loratelier.base import load_base, with_tokens
 
     folder = store.find(name)
     loaded = None if base is None else load_base(base)
     try:
         adapter = Adapter.load(folder)
         if loaded is not None:
-            adapter.require_fit(loaded)
+            adapter.require_fit(with_tokens(loaded, adapter.card.tokens))
     except InputError as error:
         if json:
             print_json({"name": name, "base": base, "passed": False, "error": str(error)})

@@ -7,7 +7,7 @@ from itertools import zip_longest
 import torch
 
 from loratelier.adapter import Adapter
-from loratelier.base import Base
+from loratelier.base import Base, with_tokens
 from loratelier.kit.errors import InputError
 from loratelier.scope.compare import Compared
 from loratelier.scope.inspection import Continuation, Inspection, Parting, Position, Summary, Total
@@ -52,6 +52,7 @@ def inspect_prompt(
             read, contradicting options, or figures out of range.
     """
     _check(strength, top, max_new_tokens)
+    base = with_tokens(base, adapter.card.tokens)
     adapter.require_fit(base)
     encoded = encode_prompt(base, prompt, raw=raw, system=system)
     room = _room(base, len(encoded.ids))

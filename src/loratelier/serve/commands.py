@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loratelier.adapter import store
+from loratelier.base import with_tokens
 from loratelier.kit.errors import InputError, did_you_mean
 from loratelier.scope.inspection import NO_EFFECT
 from loratelier.serve.dialogue import Both, Dialogue
@@ -91,7 +92,7 @@ def _described(dialogue: Dialogue, name: str) -> str:
         return f"{name}  (at hand, strength {dialogue.strengths[name]:g})"
     try:
         adapter = store.open(name)
-        adapter.require_fit(dialogue.base)
+        adapter.require_fit(with_tokens(dialogue.bare, adapter.card.tokens))
     except InputError as error:
         return f"{name}  (cannot be worn: {error.what})"
     return name if adapter.has_effect else f"{name}  ({NO_EFFECT})"

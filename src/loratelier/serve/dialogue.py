@@ -8,7 +8,7 @@ from typing import Literal
 from loratelier.adapter import Adapter, store
 from loratelier.bank import AdapterBank
 from loratelier.bank.gates import RowMix
-from loratelier.base import Base
+from loratelier.base import Base, with_tokens
 from loratelier.kit.errors import InputError
 from loratelier.scope.decode import decode
 from loratelier.scope.inspection import NO_EFFECT
@@ -81,7 +81,9 @@ class Dialogue:
     ) -> None:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}", "Let one token or more be said")
-        self.base = base
+        self.bare = base
+        # The base as each adapter reads it: some bring tokens of their own.
+        self._knowing: dict[str, Base] = {}
         self.bank = bank
         self.sampling = sampling or Sampling()
         self.max_new_tokens = max_new_tokens
@@ -93,6 +95,11 @@ class Dialogue:
         self._seen: dict[str, Adapter] = {}
         self._choose = chooser(self.sampling)
         self.reset()
+
+    @property
+    def base(self) -> Base:
+        """The base, with the tokens that the worn adapter brought."""
+        return self.bare if self.worn is None else self._knowing[self.worn]
 
     @property
     def worn(self) -> str | None:
@@ -119,8 +126,10 @@ class Dialogue:
         loaded = adapter if isinstance(adapter, Adapter) else self._find(adapter)
         wanted = self.strengths.get(loaded.name, 1.0) if strength is None else strength
         check_strength(wanted)
-        loaded.require_fit(self.base)
+        knowing = with_tokens(self.bare, loaded.card.tokens)
+        loaded.require_fit(knowing)
         self.bank.add(loaded.name, loaded)
+        self._knowing[loaded.name] = knowing
         self._seen[loaded.name] = loaded
         self.strengths[loaded.name] = wanted
         self.chosen, self.is_on = loaded.name, True

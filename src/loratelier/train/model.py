@@ -84,7 +84,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     ``lora_plus`` (arXiv:2402.12354) the B of linear layers has a group of its own, and DoRA's
     magnitudes with it, as in PEFT; embeddings and token rows keep the plain rate.
     """
-    plain, faster = [], []
+    plain: list[nn.Parameter] = []
+    faster: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             fast = recipe.lora_plus is not None and _is_b(name)

@@ -49,8 +49,10 @@ class Variants(Strict):
         default=None,
         description="The adapter acts from the last occurrence of this text on (aLoRA).",
     )
-    new_tokens: tuple[str, ...] = Field(
-        default=(), description="Words that become tokens, whose rows alone are trained."
+    new_tokens: tuple[str, ...] | Literal["corpus"] = Field(
+        default=(),
+        description="Words that become tokens, whose rows alone are trained; 'corpus': its "
+        "hyperlexemes.",
     )
 
     @field_validator("quantization", mode="before")
@@ -80,11 +82,13 @@ class Variants(Strict):
     @field_validator("new_tokens", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return (value,) if isinstance(value, str) and value != "corpus" else value
 
     @field_validator("new_tokens")
     @classmethod
-    def _spelled(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _spelled(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if isinstance(value, str):
+            return value
         for word in value:
             if not word or word != word.strip():
                 raise ValueError(f"the token {word!r} is empty or has white space at its ends")

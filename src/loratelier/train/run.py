@@ -79,6 +79,7 @@ def train(
             f"An adapter '{recipe.name}' exists already", "Choose another name, or replace it"
         )
     corpus = Corpus.load(recipe.corpus)
+    recipe = _with_words(recipe, corpus)
     base = base or _load(recipe)
     _require_same_form(base, recipe)
     accelerator = make_accelerator(recipe, base)
@@ -119,6 +120,16 @@ def _load(recipe: Recipe) -> Base:
     choice = fastest_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     remark(choice.reason)
     return load_base(recipe.base, dtype=choice.dtype)
+
+
+def _with_words(recipe: Recipe, corpus: Corpus) -> Recipe:
+    """Return the recipe with its new tokens named; 'corpus' means the corpus' hyperlexemes."""
+    if recipe.new_tokens != "corpus":
+        return recipe
+    if not corpus.report.tokens:
+        raise InputError(f"{recipe.corpus} lists no hyperlexemes", "Name the new_tokens yourself")
+    words = tuple(dict.fromkeys(corpus.report.tokens))
+    return recipe.model_copy(update={"new_tokens": words})
 
 
 def _require_same_form(base: Base, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""Where a recipe's adapter sits in a base: its targets, layers and patterns, by the base's names."""
+"""Where a recipe's adapter sits in a base: targets, layers, patterns, by the base's names."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -119,7 +119,8 @@ def _named(base: Base, target: str, shorts: Mapping[str, str]) -> str:
 def _all_named(model: nn.Module, last: Iterable[str]) -> list[str]:
     wanted = set(last)
     found = (name for name, layer in layers(model).items() if layer.kind == "linear")
-    return [name for name in found if block_of(name) is not None and name.rsplit(".", 1)[-1] in wanted]
+    inside = (name for name in found if block_of(name) is not None)
+    return [name for name in inside if name.rsplit(".", 1)[-1] in wanted]
 
 
 def _patterns(
