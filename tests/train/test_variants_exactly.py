@@ -416,3 +416,14 @@ def test_hyperlexemes_of_the_corpus_become_tokens(tiny_base, recipe, corpus, hom
     dialogue.take_off()
     assert "moves" not in dialogue.base.tokenizer.get_vocab()
     assert inspect_prompt(anew, made, "What is thing 3?").has_effect
+
+
+@pytest.mark.parametrize("changes", [{"init": "olora"}, {"invocation": ASSISTANT}])
+def test_layers_that_are_stored_transposed_are_not_worn_wrongly(changes, recipe, home):
+    tokenizer = tiny_tokenizer()
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, eos_token_id=2, bos_token_id=1
+    )
+    base = Base.of(transformers.GPT2LMHeadModel(config), tokenizer, name="gpt2")
+    with pytest.raises(InputError, match="stores its weights transposed"):
+        train(recipe(targets="c_attn", **changes), base=base)

@@ -1,6 +1,7 @@
 """A model in its two steps: the decoder that makes hidden states, and the head that reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +16,38 @@ def hidden_states(model: Any, ids: Tensor) -> Tensor:
     """Return the last hidden states of token rows: [rows, tokens, hidden]; no cache is kept."""
     states: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     return states
+
+
+@contextmanager
+def around_reading(
+    model: Any, surrounding: Callable[[Tensor, dict[str, Any]], AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Open a context around whatever the decoder of a model reads, whoever calls it.
+
+    Args:
+        model: a transformers causal model.
+        surrounding: makes the context from the token ids [rows, tokens] and the other arguments.
+    """
+    opened: list[AbstractContextManager[None]] = []
+
+    def before(_module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        context = surrounding(args[0] if args else given["input_ids"], given)
+        context.__enter__()
+        opened.append(context)
+
+    def after(*_: Any) -> None:
+        opened.pop().__exit__(None, None, None)
+
+    decoder = model.get_decoder()
+    hooks = [
+        decoder.register_forward_pre_hook(before, with_kwargs=True),
+        decoder.register_forward_hook(after, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def head_of(model: Any) -> Any:

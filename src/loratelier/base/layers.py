@@ -128,6 +128,11 @@ def block_of(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
+def modules_of(model: nn.Module, kind: type[Any]) -> dict[str, Any]:
+    """Return the modules of a class by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, kind)}
+
+
 def ends_by_role(model: Any) -> dict[str, str]:
     """Return the names of the input embedding ("embed") and of the output layer ("head")."""
     roles = {"embed": model.get_input_embeddings(), "head": model.get_output_embeddings()}

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from loratelier.adapter.config import settings_for
 from loratelier.adapter.extras import Pair
+from loratelier.base.layers import modules_of
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark
 from loratelier.train.learner import Learner
-from loratelier.train.lora_linear import beginning_of
+from loratelier.train.lora_linear import LoraLinear, beginning_of
 from loratelier.train.model import in_full_precision
 from loratelier.train.packing import Pack
 
@@ -37,8 +38,7 @@ def begin_with_data(peft: Any, learner: Learner, packs: Sequence[Pack]) -> None:
             f"init: eva needs packs of at least {wanted} tokens for rank {config.r}",
             "Raise batch_tokens, or lower the rank",
         )
-    layers = [layer for layer in peft.modules() if isinstance(layer, LoraLayer)]
-    narrow = min(layer.in_features for layer in layers)
+    narrow = min(layer.in_features for layer in modules_of(peft, LoraLayer).values())
     if wanted > narrow:
         raise InputError(
             f"init: eva looks at {wanted} directions for rank {config.r}, and a layer has {narrow}",
@@ -87,9 +87,7 @@ def without_beginnings(
         The new pairs, and what of PEFT's config has to say so.
     """
     doubled, ranks, alphas = dict(pairs), {}, {}
-    for name, layer in peft.get_base_model().named_modules():
-        if name not in pairs:
-            continue
+    for name, layer in modules_of(peft.get_base_model(), LoraLinear).items():
         down, up = pairs[name]
         beginning = beginning_of(layer)
         if beginning is not None:

@@ -5,8 +5,8 @@ base to the last bit; from the invocation's first token on it is 1. That is PEFT
 the file is PEFT's: ``alora_invocation_tokens`` in the adapter's config.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from loratelier.base import Base
+from loratelier.base.decoder import around_reading
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark
 from loratelier.train.examples import Example
@@ -90,38 +91,19 @@ def _opening(row: Tensor, invocation: Sequence[int]) -> Tensor:
     return torch.where(last < 0, never, last)
 
 
-@contextmanager
-def waiting(model: Any, invocation: tuple[int, ...] | None) -> Iterator[None]:
+def waiting(model: Any, invocation: tuple[int, ...] | None) -> AbstractContextManager[None]:
     """Let the adapter on ``model`` wait for its invocation in whatever is read while it is open.
 
-    The gate is set where the decoder begins to read and taken away where it ends, whoever calls it:
-    losses, held-out rows and general text all see the same adapter.
+    The gate is set where the decoder begins to read and taken away where it ends: losses, held-out
+    rows and general text all see the same adapter.
     """
     if invocation is None:
-        yield
-        return
-    open_now: list[ExitStack] = []
+        return nullcontext()
 
-    def before(_module: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        ids: Tensor = args[0] if args else given["input_ids"]
-        gate = gate_of(_without_padding(ids, given), _lengths(ids, given), invocation)
-        stack = ExitStack()
-        stack.enter_context(gated(gate))
-        open_now.append(stack)
+    def gate(ids: Tensor, given: dict[str, Any]) -> AbstractContextManager[None]:
+        return gated(gate_of(_without_padding(ids, given), _lengths(ids, given), invocation))
 
-    def after(*_: Any) -> None:
-        open_now.pop().close()
-
-    decoder = model.get_decoder()
-    hooks = [
-        decoder.register_forward_pre_hook(before, with_kwargs=True),
-        decoder.register_forward_hook(after, always_call=True),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    return around_reading(model, gate)
 
 
 def _without_padding(ids: Tensor, given: dict[str, Any]) -> Tensor:

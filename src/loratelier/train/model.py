@@ -7,7 +7,9 @@ from peft import EvaConfig, LoraConfig, get_peft_model
 from torch import nn
 
 from loratelier.base import Base
+from loratelier.base.layers import modules_of
 from loratelier.base.vocabulary import rows_to_train
+from loratelier.kit.errors import InputError
 from loratelier.train.lora_linear import LoraLinear, remembering
 from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_variants import IN_THE_BASE
@@ -22,15 +24,17 @@ def wrap(base: Base, recipe: Recipe) -> Any:
     """Return the base as a PEFT model with fresh LoRA layers.
 
     Raises:
-        InputError: a target, layer or pattern that fits nothing in the base.
+        InputError: a target, layer or pattern that fits nothing in the base, or a kind of LoRA
+            that its layers are not made for.
     """
+    _require_own_layers(base, recipe)
     config = make_config(base, recipe)
     config._register_custom_module(_layers(base))
     # A is drawn at random: the seed decides it, whatever was drawn before in this process.
     torch.manual_seed(recipe.seed)
     model = get_peft_model(base.model, config)
-    for layer in model.modules():
-        if isinstance(layer, LoraLinear) and recipe.init in IN_THE_BASE:
+    if recipe.init in IN_THE_BASE:
+        for layer in modules_of(model, LoraLinear).values():
             layer.keep_beginning(model.active_adapter)
     in_full_precision(model)
     # The file holds what A and B became; how they began does not concern who reads it.
@@ -45,6 +49,19 @@ def wrap(base: Base, recipe: Recipe) -> Any:
         base.model.disable_input_require_grads()
     model.train()
     return model
+
+
+def _require_own_layers(base: Base, recipe: Recipe) -> None:
+    """Refuse what our layer does and PEFT's does not, where PEFT's would have to be used."""
+    from transformers.pytorch_utils import Conv1D
+
+    wants = f"init: {recipe.init}" if recipe.init in IN_THE_BASE else None
+    wants = "invocation" if recipe.invocation else wants
+    if wants and modules_of(base.model, Conv1D):
+        raise InputError(
+            f"{base.name} stores its weights transposed, as GPT-2 does: {wants} is not for it",
+            "Leave it out",
+        )
 
 
 def make_config(base: Base, recipe: Recipe) -> LoraConfig:
