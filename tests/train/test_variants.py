@@ -176,6 +176,20 @@ def test_over_four_bits_a_kind_learns_and_is_worn_by_the_base_as_it_is(
     assert stated["held_out_nll"] == pytest.approx(torch.cat(nats).mean().item(), rel=1e-4)
 
 
+def test_a_new_token_is_said_by_a_base_in_four_bits(tiny_base_dir, recipe, home):
+    given = {"base": str(tiny_base_dir), "quantization": "nf4", "dtype": "float32"}
+    made = train(recipe(**given, new_tokens="moves", epochs=6, holdout=0))
+    base = with_tokens(load_base(tiny_base_dir, quantization="nf4"), made.card.tokens)
+    prompt = spoken(
+        base, "<|im_start|>user\nThing 3?<|im_end|>\n<|im_start|>assistant\nTurn it over. Now it "
+    )
+    with AdapterBank(base.model) as bank:
+        bank.add("it", made)
+        with bank.activate("it"):
+            out = base.model.generate(input_ids=prompt, max_new_tokens=1, do_sample=False)
+    assert base.tokenizer.decode(out[0, prompt.shape[1] :]) == "moves"
+
+
 @torch.no_grad()
 def nll_of(model, row):
     """-log p of a row's targets, by a model that reads it alone."""

@@ -3,6 +3,7 @@
 import copy
 import json
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from loratelier.kit import progress
 from loratelier.kit.errors import InputError
 from loratelier.scope import inspect_prompt
 from loratelier.serve import Dialogue, Sampling
-from loratelier.train import train
+from loratelier.train import load_recipe, train
 from loratelier.train.invocation import gate_of, invocation_of, invoked, waiting
 from loratelier.train.learner import Learner
 from loratelier.train.model import make_optimizer, wrap
@@ -427,3 +428,10 @@ def test_layers_that_are_stored_transposed_are_not_worn_wrongly(changes, recipe,
     base = Base.of(transformers.GPT2LMHeadModel(config), tokenizer, name="gpt2")
     with pytest.raises(InputError, match="stores its weights transposed"):
         train(recipe(targets="c_attn", **changes), base=base)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_the_recipes_that_are_shipped_mean_something(path):
+    assert load_recipe(path, {"base": "demo"}).base == "demo"
