@@ -56,6 +56,12 @@ def _figures(card: Card) -> list[str]:
             f"{metrics['held_out_nll']:.4f} nats ({metrics['held_out_nll_change']:+.1%}, "
             f"{metrics['held_out_tokens']} tokens)"
         )
+    if "held_out_margin" in metrics:
+        lines.append(
+            f"- Held-out DPO loss: {metrics['held_out_loss_base']:.4f} -> "
+            f"{metrics['held_out_loss']:.4f}, margin {metrics['held_out_margin']:+.3f}, "
+            f"{metrics['held_out_accuracy']:.0%} of the pairs preferred rightly"
+        )
     if "general_bpb" in metrics:
         lines.append(
             f"- General English, bits per byte: {metrics['general_bpb_base']:.4f} -> "

@@ -77,6 +77,12 @@ def _train(
             f"{metrics['held_out_nll']:.4f} ({metrics['held_out_nll_change']:+.1%}), "
             f"{metrics['held_out_tokens']:,} tokens"
         )
+    if "held_out_margin" in metrics:
+        out.print(
+            f"  Held-out DPO loss        {metrics['held_out_loss_base']:.4f} -> "
+            f"{metrics['held_out_loss']:.4f}, margin {metrics['held_out_margin']:+.3f}, "
+            f"{metrics['held_out_accuracy']:.0%} preferred rightly"
+        )
     out.print(
         f"  General text, bits/byte  {metrics['general_bpb_base']:.4f} -> "
         f"{metrics['general_bpb']:.4f} ({metrics['general_bpb_change']:+.2%})"

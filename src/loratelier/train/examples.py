@@ -36,8 +36,12 @@ class Example:
         return sum(self.learned)
 
 
-def to_example(base: Base, row: str, conversation: str, messages: Messages) -> Example:
+def to_example(
+    base: Base, row: str, conversation: str, messages: Messages, *, last_only: bool = False
+) -> Example:
     """Tokenize a chat row and mark the assistant's words and end tokens as learned.
+
+    With ``last_only`` only those of the last message, which is the assistant's.
 
     Raises:
         InputError: the base has no chat template; the template does not close the assistant's
@@ -48,7 +52,7 @@ def to_example(base: Base, row: str, conversation: str, messages: Messages) -> E
     spans = [
         _learned_span(base, row, text, messages, index)
         for index, message in enumerate(messages)
-        if message["role"] == "assistant"
+        if message["role"] == "assistant" and (not last_only or index == len(messages) - 1)
     ]
     encoded = base.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]

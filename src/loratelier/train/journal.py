@@ -48,7 +48,9 @@ class Journal:
 
     def point(self, point: "Point") -> None:
         """Write down an evaluation."""
-        self._write({"evaluation": True} | asdict(point))
+        line = asdict(point)
+        figures = {f"held_out_{name}": value for name, value in line.pop("held_out").items()}
+        self._write({"evaluation": True} | line | figures)
 
     def _write(self, line: dict[str, Any]) -> None:
         values = {key: value for key, value in line.items() if isinstance(value, float | int)}

@@ -22,7 +22,8 @@ from loratelier.kit.progress import Bar, remark, task
 from loratelier.train.drift import DriftMeter
 from loratelier.train.journal import Journal
 from loratelier.train.learner import Learner
-from loratelier.train.measure import change, mean_nll
+from loratelier.train.measure import change
+from loratelier.train.objective import Objective
 from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
 from loratelier.train.steps import Step, share
@@ -36,15 +37,30 @@ WINDOW, FACTOR, MARGIN = 8, 1.5, 1.0
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation: what the state of ``step`` is worth and what it costs."""
+    """One evaluation: what the state of ``step`` is worth and what it costs.
+
+    ``train_loss``: the objective's, the mean since the last evaluation. ``held_out_nll``: nats per
+    learned token, where the objective measures that. ``held_out``: what else it measures there.
+    """
 
     step: int
     epoch: int
-    train_nll: float | None
+    train_loss: float | None
     held_out_nll: float | None
     general_bpb: float
     general_kl: float | None  # nats per token, from the base
     drift: float  # relative rise of general_bpb over the base's
+    held_out: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def held_out_loss(self) -> float | None:
+        """What the kept state is chosen by; None without held-out rows."""
+        return self.held_out.get("loss", self.held_out_nll)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Everything that was measured on held-out rows."""
+        return self.held_out if self.held_out_nll is None else {"nll": self.held_out_nll}
 
 
 @dataclass
@@ -102,8 +118,8 @@ class Run:
     """What a run works with; none of it changes but the weights and the optimizer's state.
 
     ``learner`` is the module itself, ``prepared`` what accelerate made of it for several
-    processes (the same where there is one). ``save`` writes the state; ``told`` hears every step,
-    and ``watch`` says how it is going.
+    processes (the same where there is one). ``objective`` is what the run is after. ``save``
+    writes the state; ``told`` hears every step, and ``watch`` says how it is going.
     """
 
     learner: Learner
@@ -111,6 +127,7 @@ class Run:
     optimizer: Any
     accelerator: Accelerator
     recipe: Recipe
+    objective: Objective[Any]
     plan: Plan
     meter: DriftMeter
     save: Callable[[State], None]
@@ -235,11 +252,15 @@ def _gradients(work: Run, step: Step, number: int) -> float:
         # Gradients are exchanged once a step, with its last pack.
         waiting = nullcontext() if last else accelerator.no_sync(work.prepared)
         with waiting:
-            part = work.prepared(Learner.loss, pack.to(accelerator.device))
+            part = work.prepared(_loss, work.objective, pack.to(accelerator.device))
             # Processes' gradients are averaged; their sum is what is meant.
             accelerator.backward(part * accelerator.num_processes)
         loss += part.detach()
     return float(accelerator.reduce(loss, reduction="sum"))
+
+
+def _loss(learner: Learner, objective: Objective[Any], pack: Pack) -> Tensor:
+    return objective.loss(learner, pack)
 
 
 def _clip(work: Run) -> float:
@@ -266,7 +287,7 @@ def _ran_away(losses: Sequence[float]) -> bool:
 def _evaluate(work: Run, state: State, epoch: int) -> Point:
     work.learner.eval()
     device, rows = work.accelerator.device, work.plan.held_out
-    held = mean_nll(work.prepared, rows, device) if rows else None
+    figures = dict(work.objective.measure(work.prepared, rows, device)) if rows else {}
     drift = work.meter.measure()
     work.learner.train()
     before = state.curve[0].general_bpb if state.curve else drift.bpb
@@ -274,27 +295,25 @@ def _evaluate(work: Run, state: State, epoch: int) -> Point:
     point = Point(
         step=state.step,
         epoch=epoch,
-        train_nll=sum(since) / len(since) if since else None,
-        held_out_nll=held,
+        train_loss=sum(since) / len(since) if since else None,
+        held_out_nll=figures.pop("nll", None),
         general_bpb=drift.bpb,
         general_kl=drift.kl,
         drift=change(before, drift.bpb),
+        held_out=figures,
     )
     # What one process measured decides for all: a last digit that differs must not part them.
     agreed: list[Point] = broadcast_object_list([point])
-    remark(_sentence(agreed[0], state.curve[0] if state.curve else None))
+    remark(_sentence(agreed[0], state.curve[0] if state.curve else None, work.objective))
     return agreed[0]
 
 
-def _sentence(point: Point, base: Point | None) -> str:
+def _sentence(point: Point, base: Point | None, objective: Objective[Any]) -> str:
     parts = ["The base" if base is None else f"Epoch {point.epoch}, step {point.step}"]
-    if point.train_nll is not None:
-        parts.append(f"training loss {point.train_nll:.3f}")
-    if point.held_out_nll is not None:
-        held = f"held-out loss {point.held_out_nll:.3f}"
-        if base is not None and base.held_out_nll is not None:
-            held += f" ({change(base.held_out_nll, point.held_out_nll):+.1%})"
-        parts.append(held)
+    if point.train_loss is not None:
+        parts.append(f"training loss {point.train_loss:.3f}")
+    if point.figures:
+        parts += objective.say(point.figures, base.figures if base is not None else None)
     drift = "" if base is None else f" ({point.drift:+.2%})"
     parts.append(f"general text {point.general_bpb:.4f} bits per byte{drift}")
     if base is not None and point.general_kl is not None:
@@ -327,9 +346,9 @@ def _better(new: Point, old: Point, budget: float | None) -> bool:
     """
     if budget is not None and (new.drift > budget or old.drift > budget):
         return new.drift <= budget or new.drift < old.drift
-    if new.held_out_nll is None or old.held_out_nll is None:
+    if new.held_out_loss is None or old.held_out_loss is None:
         return True
-    return new.held_out_nll < old.held_out_nll
+    return new.held_out_loss < old.held_out_loss
 
 
 def _diverged(work: Run, state: State, problem: str) -> State:

@@ -6,13 +6,33 @@ or packing is off, rows of like length make a padded batch.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from loratelier.train.examples import Example
+
+
+class Unit(Protocol):
+    """What goes into a step whole: a row, or rows that belong together."""
+
+    @property
+    def row(self) -> str:
+        """Its name."""
+
+    @property
+    def conversation(self) -> str:
+        """The conversation that it is from."""
+
+    def __len__(self) -> int:
+        """How many tokens it has."""
+
+
+U = TypeVar("U", bound=Unit)
 
 
 @dataclass(frozen=True)
@@ -44,11 +64,11 @@ class Pack:
         """How many of them are learned."""
         return self.labels.shape[0]
 
-    def weighing(self, weight: float) -> "Pack":
+    def weighing(self, weight: float) -> Self:
         """Return the pack with every target's weight multiplied."""
         return replace(self, weights=self.weights * weight)
 
-    def to(self, device: torch.device) -> "Pack":
+    def to(self, device: torch.device) -> Self:
         """Return the pack on another device."""
         return replace(
             self,
@@ -66,31 +86,39 @@ def pack(examples: Sequence[Example], limit: int, *, padded: bool = False) -> li
     A row longer than ``limit`` makes a pack of its own. With ``padded`` rows are batched instead,
     and ``limit`` holds for the batch with its padding.
     """
-    packs: list[list[Example]] = []
-    for example in examples:
-        if not packs or _size([*packs[-1], example], padded) > limit:
-            packs.append([])
-        packs[-1].append(example)
-    return [_pack(rows, padded) for rows in packs]
+    size = partial(tokens_of, padded=padded)
+    return [side_by_side(rows, padded=padded) for rows in parted(examples, limit, size)]
 
 
-def by_length(examples: Sequence[Example]) -> list[Example]:
-    """Return rows of like length side by side, longest first."""
-    return sorted(examples, key=len, reverse=True)
+def parted(units: Sequence[U], limit: int, size: Callable[[Sequence[U]], int]) -> list[list[U]]:
+    """Return units, in their order, in parts of at most ``limit`` tokens (or one longer unit)."""
+    parts: list[list[U]] = []
+    for unit in units:
+        if not parts or size([*parts[-1], unit]) > limit:
+            parts.append([])
+        parts[-1].append(unit)
+    return parts
 
 
-def shuffled(examples: Iterable[Example], seed: int, epoch: int) -> list[Example]:
-    """Return the rows in the order of an epoch; the same seed and epoch give the same order."""
-    rows = sorted(examples, key=lambda example: example.row)
+def tokens_of(rows: Sequence[Unit], *, padded: bool) -> int:
+    """Return how many tokens rows take side by side, with their padding."""
+    return len(rows) * max(map(len, rows)) if padded else sum(map(len, rows))
+
+
+def by_length(units: Sequence[U]) -> list[U]:
+    """Return units of like length side by side, longest first."""
+    return sorted(units, key=len, reverse=True)
+
+
+def shuffled(units: Iterable[U], seed: int, epoch: int) -> list[U]:
+    """Return the units in the order of an epoch; the same seed and epoch give the same order."""
+    rows = sorted(units, key=lambda unit: unit.row)
     random.Random(f"{seed}/{epoch}").shuffle(rows)
     return rows
 
 
-def _size(rows: Sequence[Example], padded: bool) -> int:
-    return len(rows) * max(map(len, rows)) if padded else sum(map(len, rows))
-
-
-def _pack(rows: Sequence[Example], padded: bool) -> Pack:
+def side_by_side(rows: Sequence[Example], *, padded: bool) -> Pack:
+    """Return one pack of rows in which every target weighs 1."""
     width = max(map(len, rows))
     starts = [n * width for n in range(len(rows))] if padded else _starts(rows)
     ids = torch.zeros(len(rows) * width if padded else sum(map(len, rows)), dtype=torch.long)

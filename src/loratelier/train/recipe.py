@@ -4,9 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from loratelier.kit.models import Strict
+from loratelier.train.recipe_objectives import for_objective, unread
 from loratelier.train.recipe_variants import Variants, require_meaning
 
 # The recipe's short names for the linear layers of a transformer block.
@@ -40,7 +47,10 @@ class Recipe(Variants):
     base: str = Field(description="'demo', a hub id, a folder, or a GGUF file.")
     corpus: Path = Field(description="A corpus folder, as `corpus build` writes it.")
     name: str = Field(description="The adapter's name in the store.")
-    objective: Literal["sft"] = "sft"
+    objective: Literal["sft", "dpo"] = Field(
+        default="sft",
+        description="sft: learn the rows. dpo: prefer the chosen answers to the rejected ones.",
+    )
     seed: int = Field(default=0, ge=0)
     rank: int = Field(default=8, ge=1, le=1024)
     alpha: float = Field(default=16.0, gt=0)
@@ -98,7 +108,32 @@ class Recipe(Variants):
     logs: tuple[Literal["tensorboard", "trackio"], ...] = Field(
         default=(), description="Also log to these; nothing leaves the machine."
     )
+    beta: float = Field(
+        default=0.1, gt=0, description="dpo: how strongly the model is held to the base."
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="dpo: the share of preferences that are taken to be the wrong way round.",
+    )
+    sft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="dpo: add this times the loss per token of the chosen answers.",
+    )
     guards: Guards = Guards()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_objective(cls, values: Any) -> Any:
+        return for_objective(values) if isinstance(values, dict) else values
+
+    @model_serializer(mode="wrap")
+    def _what_is_read(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what the objective does not read, so that what is written can be read back."""
+        unheard = unread(self.objective)
+        return {key: value for key, value in whole(self).items() if key not in unheard}
 
     @field_validator("targets", mode="before")
     @classmethod

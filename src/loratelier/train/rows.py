@@ -1,7 +1,7 @@
 """Which rows of a corpus are learned, and which are held out."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from loratelier.base import Base
@@ -9,6 +9,7 @@ from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark
 from loratelier.train.examples import Example, to_example, to_text_example
+from loratelier.train.packing import U
 from loratelier.train.recipe import Recipe
 
 
@@ -20,19 +21,28 @@ def examples(base: Base, corpus: Corpus, recipe: Recipe) -> list[Example]:
     """
     rows = corpus.rows.select(["id", "messages", "text", "conversation"]).to_pylist()
     made = [_example(base, row) for row in rows]
-    fitting = [example for example in made if len(example) <= recipe.max_length]
-    for example in made:
-        if len(example) > recipe.max_length:
+    return fitting(made, recipe, len)
+
+
+def fitting(made: Sequence[U], recipe: Recipe, length: Callable[[U], int]) -> list[U]:
+    """Return the rows that are no longer than ``max_length``; the others are named.
+
+    Raises:
+        InputError: none is left.
+    """
+    kept = [row for row in made if length(row) <= recipe.max_length]
+    for row in made:
+        if length(row) > recipe.max_length:
             remark(
-                f"Row {example.row} is left out: {len(example)} tokens, max_length is "
+                f"Row {row.row} is left out: {length(row)} tokens, max_length is "
                 f"{recipe.max_length}"
             )
-    if not fitting:
+    if not kept:
         raise InputError(
             f"No row of {recipe.corpus} fits max_length = {recipe.max_length}",
-            f"The shortest has {min((len(e) for e in made), default=0)} tokens: --set max_length",
+            f"The shortest has {min(map(length, made), default=0)} tokens: --set max_length",
         )
-    return fitting
+    return kept
 
 
 def require_taught(rows: Sequence[Example], tokens: Mapping[str, int]) -> None:
@@ -64,9 +74,21 @@ def split(
     Raises:
         InputError: nothing is left to learn from.
     """
+    ids = corpus.rows.column("id").to_pylist()
+    return divided(
+        rows, dict(zip(ids, corpus.rows.column("split").to_pylist(), strict=True)), recipe
+    )
+
+
+def divided(
+    rows: Sequence[U], splits: Mapping[str, str], recipe: Recipe
+) -> tuple[list[U], list[U]]:
+    """Divide rows as the recipe's ``holdout`` says, or as ``splits`` says of each row's name.
+
+    Raises:
+        InputError: nothing is left to learn from.
+    """
     if recipe.holdout is None:
-        ids = corpus.rows.column("id").to_pylist()
-        splits = dict(zip(ids, corpus.rows.column("split").to_pylist(), strict=True))
         withheld = [row for row in rows if splits[row.row] == "holdout"]
         learned = [row for row in rows if splits[row.row] != "holdout"]
     else:

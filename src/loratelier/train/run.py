@@ -26,18 +26,18 @@ from loratelier.kit.home import room
 from loratelier.kit.progress import remark
 from loratelier.train import checkpoint
 from loratelier.train.beginnings import begin_with_data
+from loratelier.train.dpo import Dpo
 from loratelier.train.drift import DriftMeter
-from loratelier.train.invocation import invocation_of, invoked, waiting
+from loratelier.train.invocation import invocation_of, waiting
 from loratelier.train.journal import Journal
 from loratelier.train.learner import Learner
 from loratelier.train.loop import Plan, Run, State, gathered, run
 from loratelier.train.measure import change
 from loratelier.train.model import make_optimizer, wrap
-from loratelier.train.packing import pack
+from loratelier.train.objective import Objective, Sft
 from loratelier.train.processes import make_accelerator
 from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_file import load_recipe
-from loratelier.train.rows import examples, require_taught, split
 from loratelier.train.steps import Cut, epoch_steps
 from loratelier.train.taking import take
 from loratelier.train.unquantised import measured_unquantised
@@ -82,16 +82,19 @@ def train(
     recipe = _with_words(recipe, corpus)
     base = base or _load(recipe)
     _require_same_form(base, recipe)
+    objective = _objective(recipe)
     accelerator = make_accelerator(recipe, base)
     with taught(base, recipe.new_tokens) as knowing, _worn(knowing, recipe) as peft:
         invocation = invocation_of(base, recipe.invocation) if recipe.invocation else None
         with _kept_apart(base, recipe) as apart, waiting(base.model, invocation):
             learner = Learner(base.model, peft, apart, recipe)
-            plan = _plan(knowing, corpus, recipe, learner, accelerator)
+            plan = _plan(knowing, corpus, recipe, objective, learner, accelerator)
             if recipe.init == "eva":
                 begin_with_data(peft, learner, [p for step in plan.epochs[0] for p in step.packs])
             _say_what_happens(recipe, plan, learner)
-            metrics = _run(knowing, learner, recipe, plan, corpus, accelerator, resume, watch)
+            metrics = _run(
+                knowing, learner, recipe, objective, plan, corpus, accelerator, resume, watch
+            )
         card = _card(knowing, corpus, recipe, metrics)
         with _disk(target):
             adapter = take(peft, card, recipe, invocation, gathered(peft))
@@ -176,14 +179,21 @@ def _kept_apart(base: Base, recipe: Recipe) -> AbstractContextManager[Apart]:
     return rows_apart(base.model) if recipe.packing else nullcontext("padding")
 
 
+def _objective(recipe: Recipe) -> Objective[Any]:
+    if recipe.objective == "dpo":
+        return Dpo(recipe.beta, recipe.label_smoothing, recipe.sft_weight)
+    return Sft()
+
+
 def _plan(
-    base: Base, corpus: Corpus, recipe: Recipe, learner: Learner, accelerator: Accelerator
+    base: Base,
+    corpus: Corpus,
+    recipe: Recipe,
+    objective: Objective[Any],
+    learner: Learner,
+    accelerator: Accelerator,
 ) -> Plan:
-    rows = examples(base, corpus, recipe)
-    if recipe.invocation:
-        rows = invoked(rows, invocation_of(base, recipe.invocation), recipe.invocation)
-    require_taught(rows, numbers_of(base, recipe.new_tokens))
-    learned, withheld = split(corpus, rows, recipe)
+    learned, withheld = objective.rows(base, corpus, recipe)
     at_once = recipe.pack_tokens or (_PACK_CPU if base.device.type == "cpu" else _PACK_GPU)
     padded = learner.reader.apart == "padding"
     if recipe.packing and padded:
@@ -194,8 +204,11 @@ def _plan(
         padded=padded,
         shares=accelerator.num_processes,
     )
-    epochs = [epoch_steps(learned, recipe.seed, epoch, cut) for epoch in range(recipe.epochs)]
-    return Plan(epochs, pack(withheld, at_once, padded=padded))
+    epochs = [
+        epoch_steps(learned, recipe.seed, epoch, cut, objective.lay)
+        for epoch in range(recipe.epochs)
+    ]
+    return Plan(epochs, objective.lay(withheld, at_once, padded=padded))
 
 
 def _say_what_happens(recipe: Recipe, plan: Plan, learner: Learner) -> None:
@@ -212,6 +225,7 @@ def _run(
     base: Base,
     learner: Learner,
     recipe: Recipe,
+    objective: Objective[Any],
     plan: Plan,
     corpus: Corpus,
     accelerator: Accelerator,
@@ -223,6 +237,7 @@ def _run(
     prepared, optimizer = accelerator.prepare(learner, make_optimizer(learner, recipe))
     # Every other text watches over the run; the rest is kept for the final figure, so that the
     # figure is not the one that the kept state was chosen by.
+    plan = objective.ready(plan, prepared, accelerator.device)
     meter = DriftMeter(learner, prepared, base.tokenizer, general_text()[::2])
     last = DriftMeter(learner, prepared, base.tokenizer, general_text()[1::2])
     identity = {
@@ -247,6 +262,7 @@ def _run(
         optimizer=optimizer,
         accelerator=accelerator,
         recipe=recipe,
+        objective=objective,
         plan=plan,
         meter=meter,
         save=save,
@@ -286,15 +302,12 @@ def _metrics(plan: Plan, state: State, last: DriftMeter) -> dict[str, Any]:
     }
     if plan.held_out:
         # The kept weights were measured on these rows when they were kept; so was the base.
-        before, after = state.curve[0].held_out_nll, state.kept_point.held_out_nll
-        assert before is not None
-        assert after is not None
-        metrics |= {
-            "held_out_tokens": sum(pack.targets for pack in plan.held_out),
-            "held_out_nll_base": before,
-            "held_out_nll": after,
-            "held_out_nll_change": change(before, after),
-        }
+        before, after = state.curve[0].figures, state.kept_point.figures
+        metrics["held_out_tokens"] = sum(pack.targets for pack in plan.held_out)
+        metrics |= {f"held_out_{name}_base": value for name, value in before.items()}
+        metrics |= {f"held_out_{name}": value for name, value in after.items()}
+        if "nll" in after:
+            metrics["held_out_nll_change"] = change(before["nll"], after["nll"])
     return metrics
 
 

@@ -7,9 +7,18 @@ them: memory and speed change, the mathematics does not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
-from loratelier.train.examples import Example
-from loratelier.train.packing import Pack, by_length, pack, shuffled
+from loratelier.train.packing import Pack, U, Unit, by_length, pack, shuffled
+
+V = TypeVar("V", bound=Unit, contravariant=True)
+
+
+class Lay(Protocol[V]):
+    """How rows are laid side by side into packs of at most so many tokens."""
+
+    def __call__(self, rows: Sequence[V], limit: int, /, *, padded: bool = False) -> Sequence[Pack]:
+        """Return the packs."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,16 @@ class Cut:
     shares: int = 1
 
 
-def epoch_steps(rows: Sequence[Example], seed: int, epoch: int, cut: Cut) -> list[Step]:
+def epoch_steps(
+    rows: Sequence[U], seed: int, epoch: int, cut: Cut, lay: Lay[Any] = pack
+) -> list[Step]:
     """Return the steps of an epoch over ``rows``, in the order that the seed gives."""
-    return [step_of(group, cut) for group in groups(shuffled(rows, seed, epoch), cut.step)]
+    return [step_of(group, cut, lay) for group in groups(shuffled(rows, seed, epoch), cut.step)]
 
 
-def groups(rows: Sequence[Example], limit: int) -> list[list[Example]]:
+def groups(rows: Sequence[U], limit: int) -> list[list[U]]:
     """Return rows, in their order, in groups of at most ``limit`` tokens (or one longer row)."""
-    found: list[list[Example]] = []
+    found: list[list[U]] = []
     room = 0
     for row in rows:
         if len(row) > room:
@@ -62,13 +73,13 @@ def groups(rows: Sequence[Example], limit: int) -> list[list[Example]]:
     return found
 
 
-def step_of(rows: Sequence[Example], cut: Cut) -> Step:
-    """Return a step over ``rows`` whose targets weigh 1 together, each the same."""
+def step_of(rows: Sequence[U], cut: Cut, lay: Lay[Any] = pack) -> Step:
+    """Return a step over ``rows`` whose targets weigh 1 together, each as ``lay`` weighs it."""
     limit = cut.pack
     if cut.shares > 1:
         # Enough packs for every process, of about the same size.
         limit = min(limit, -(-sum(map(len, rows)) // cut.shares))
-    packs = pack(by_length(rows) if cut.padded else rows, limit, padded=cut.padded)
+    packs = lay(by_length(rows) if cut.padded else rows, limit, padded=cut.padded)
     return weighed(packs)
 
 

@@ -35,8 +35,8 @@ class Watch:
         parts = [f"loss {state.losses[-1]:.3f}"]
         now = state.curve[-1]
         if self._peak is not None:
-            if now.held_out_nll is not None:
-                parts.append(f"held-out {now.held_out_nll:.3f}")
+            if now.held_out_loss is not None:
+                parts.append(f"held-out {now.held_out_loss:.3f}")
             parts.append(f"drift {now.drift:+.2%}")
         parts.append(f"{sum(each.tokens for each, _ in self._last) / spent:,.0f} tokens/s")
         if self._peak is not None:
