@@ -165,6 +165,25 @@ class Adapter:
         settings = config.settings_for(ranks, alphas, card.base.spec)
         return cls(name, settings, sort(flat(pairs, Extras()), settings, name).pairs, card)
 
+    @classmethod
+    def from_modules(
+        cls, modules: Mapping[str, Mapping[str, Tensor]], card: Card, name: str, *, tied: bool
+    ) -> "Adapter":
+        """Make an adapter of whole modules that stand in place of the base's, as PEFT reads them.
+
+        Args:
+            modules: module -> its state; tensors that share no memory.
+            card: where it comes from.
+            name: what it is called.
+            tied: the base's output layer has the weight of its input embedding.
+
+        Raises:
+            InputError: no modules, or a tensor that is not finite or no float.
+        """
+        settings = config.settings_for_modules(list(modules), card.base.spec, tied=tied)
+        extras = Extras(modules=modules)
+        return cls(name, settings, {}, card, sort(flat({}, extras), settings, name).extras)
+
     def save(self, path: str | Path, *, replace: bool = False) -> None:
         """Write a PEFT folder with the card, whole or not at all.
 
@@ -194,7 +213,8 @@ class Adapter:
             card=self.card,
             rank=self.rank,
             alpha=self.settings.alpha,
-            sites=self.sites,
+            sites=len(self.tensors),
+            modules=len(self.extras.modules),
             has_effect=self.has_effect,
         )
 

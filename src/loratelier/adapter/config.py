@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -195,6 +195,33 @@ def settings_for(
         alpha_pattern=_exceptions(alphas, alpha),
     ).to_dict()
     raw["target_modules"] = list(ranks)  # PEFT makes it a set, which has no order and no JSON
+    return settings_from(json.loads(json.dumps(raw)), "the adapter that is being made")
+
+
+def settings_for_modules(modules: Sequence[str], base: str | None, *, tied: bool) -> LoraSettings:
+    """Return the config under which PEFT puts whole modules in the place of the base's.
+
+    There is no low-rank pair; PEFT wants a rank and targets all the same, and has a name for
+    targets that are none.
+
+    Args:
+        modules: their names, in full.
+        base: what the adapter was made for.
+        tied: the input embedding and the output layer among them share one weight.
+    """
+    from peft import LoraConfig
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
+    raw = LoraConfig(
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        base_model_name_or_path=base,
+        r=1,
+        lora_alpha=1,
+        target_modules=DUMMY_TARGET_MODULES,
+        modules_to_save=list(modules),
+        ensure_weight_tying=tied,
+    ).to_dict()
     return settings_from(json.loads(json.dumps(raw)), "the adapter that is being made")
 
 

@@ -1,7 +1,6 @@
 """The README.md of an adapter's folder: a model card in the hub's form, from the card."""
 
 import re
-from collections.abc import Sequence
 
 import yaml
 
@@ -11,23 +10,30 @@ FILE = "README.md"
 
 
 def render(
-    *, name: str, card: Card, rank: int, alpha: float, sites: Sequence[str], has_effect: bool
+    *, name: str, card: Card, rank: int, alpha: float, sites: int, modules: int, has_effect: bool
 ) -> str:
-    """Return the model card as Markdown."""
+    """Return the model card as Markdown.
+
+    ``sites`` counts low-rank pairs, ``modules`` modules that come whole.
+    """
     front = {"library_name": "peft", "tags": ["lora", "loratelier"]}
     if card.base.spec and re.fullmatch(r"[\w.-]+/[\w.-]+", card.base.spec):
         # The hub accepts only its own names here.
         front["base_model"] = card.base.spec
     parts = [f"---\n{yaml.safe_dump(front, sort_keys=True)}---\n", f"# {name}\n"]
     parts.append(
-        "A LoRA adapter, made with LoRAtelier. `card.json` beside this file says the same.\n"
+        f"{'A LoRA adapter' if sites else 'Whole weights, kept as a LoRA adapter for PEFT'}, made "
+        "with LoRAtelier. `card.json` beside this file says the same.\n"
     )
     if not has_effect:
         parts.append("**It has no effect: its update is zero everywhere.**\n")
     facts = [
         f"- Base: {card.base.name or 'unknown'} (weights {card.base.fingerprint or 'unproven'})",
-        f"- Rank {rank}, alpha {alpha:g}, {len(sites)} linear layers",
     ]
+    if sites:
+        facts.append(f"- Rank {rank}, alpha {alpha:g}, {sites} linear layers")
+    if modules:
+        facts.append(f"- {modules} modules that stand in place of the base's")
     if card.corpus:
         facts.append(
             f"- Corpus: {card.corpus.rows} rows of {card.corpus.conversations} conversations, "

@@ -47,8 +47,13 @@ def _list(json: Json = False) -> None:
         base = adapter.card.base.name or "unproven"
         remark = "" if adapter.has_effect else NO_EFFECT
         size = megabytes(adapter.bytes)
-        table.add_row(entry.name, base, str(adapter.rank), str(len(adapter.sites)), size, remark)
+        rank = str(adapter.rank) if _has_rank(adapter) else "-"
+        table.add_row(entry.name, base, rank, str(len(adapter.sites)), size, remark)
     out.print(table)
+
+
+def _has_rank(adapter: "Adapter") -> bool:
+    return bool(adapter.tensors or adapter.extras.experts)
 
 
 def _row(entry: "Entry") -> dict[str, Any]:
@@ -73,7 +78,9 @@ def _show(
     base = f"{card.base.name} ({card.base.fingerprint})" if card.proven else "unproven: no card"
     lines = [
         ("Base", base),
-        ("Rank, alpha", f"{adapter.rank}, {adapter.settings.alpha:g}"),
+        ("Rank, alpha", f"{adapter.rank}, {adapter.settings.alpha:g}")
+        if _has_rank(adapter)
+        else ("Rank, alpha", "none: whole modules in place of the base's"),
         ("Sits in", _places(adapter)),
         ("Parameters", f"{adapter.parameters:,} ({megabytes(adapter.bytes)})"),
         ("Digest", adapter.digest),
@@ -90,6 +97,15 @@ def _show(
                 f"({m['held_out_nll_change']:+.1%})",
             ),
         ]
+    if "held_out_margin" in card.metrics:
+        m = card.metrics
+        lines.append(
+            (
+                "Held-out DPO loss",
+                f"{m['held_out_loss_base']:.4f} -> {m['held_out_loss']:.4f}, margin "
+                f"{m['held_out_margin']:+.3f}, {m['held_out_accuracy']:.0%} preferred rightly",
+            )
+        )
     if "general_bpb" in card.metrics:
         m = card.metrics
         lines.append(

@@ -48,10 +48,7 @@ class DriftMeter:
         padded = learner.reader.apart == "padding"
         self.packs = on(pack(rows, PACK, padded=padded), next(learner.parameters()).device)
         self.prepared = prepared
-        # A model that is trained as a whole has no gate to close, and its last layer is not the
-        # base's for long: how far it moved is then not known.
-        known = learner.reader.plain and learner.has_gate
-        self._reference = self._read() if known else None
+        self._reference = self._read() if learner.reader.plain else None
         self.base_bpb = self._base_bpb()
 
     @torch.no_grad()

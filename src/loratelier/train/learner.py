@@ -1,5 +1,6 @@
 """What is differentiated: the loss of one pack, whatever the objective."""
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -33,6 +34,10 @@ class Learner(nn.Module):
         super().__init__()
         self.reader = Reader(model, apart)
         self._peft = [peft]  # in a list, so that it is no second child with the same parameters
+        # Where the base itself is trained its last layer is kept as it was: what the base expected
+        # can then be told from the hidden states that it had.
+        kept = copy.deepcopy(head_of(model)) if peft is None else None
+        self._base_head = [kept]
         self.recipe = recipe
         # Which layers a model is shared out by, as FSDP asks for it.
         self._no_split_modules = model._no_split_modules
@@ -78,14 +83,9 @@ class Learner(nn.Module):
         if self.reader.head_is_frozen:
             return nll, linear_kl(states, head.weight, head.bias, reference)
         with self.gate_closed():
-            wanted = head(reference).float().log_softmax(-1)
+            wanted = (self._base_head[0] or head)(reference).float().log_softmax(-1)
         ours = head(states).float().log_softmax(-1)
         return nll, (wanted.exp() * (wanted - ours)).sum(-1)
-
-    @property
-    def has_gate(self) -> bool:
-        """Whether the base can be had back by closing a gate."""
-        return self._peft[0] is not None
 
     def gate_closed(self) -> AbstractContextManager[Any]:
         """Return a context in which the model is the base."""

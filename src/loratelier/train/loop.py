@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +28,9 @@ from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
 from loratelier.train.steps import Step, share
 from loratelier.train.watch import Watch
+
+if TYPE_CHECKING:
+    from loratelier.train.whole import Whole
 
 # The learning rate rises over the first 5% of the steps and falls along a cosine to 10%.
 WARM_UP, FLOOR = 0.05, 0.1
@@ -83,8 +86,8 @@ class State:
 
     @property
     def kept_point(self) -> Point:
-        """The evaluation of the kept weights; the base's where nothing was kept."""
-        return next(point for point in self.curve if point.step == self.kept_step)
+        """The evaluation of the kept weights; of those that training began with without any."""
+        return next(point for point in reversed(self.curve) if point.step == self.kept_step)
 
     @property
     def since_evaluation(self) -> list[float]:
@@ -119,7 +122,8 @@ class Run:
 
     ``learner`` is the module itself, ``prepared`` what accelerate made of it for several
     processes (the same where there is one). ``objective`` is what the run is after. ``save``
-    writes the state; ``told`` hears every step, and ``watch`` says how it is going.
+    writes the state; ``told`` hears every step, and ``watch`` says how it is going. ``whole`` is
+    there where the base itself is trained.
     """
 
     learner: Learner
@@ -133,6 +137,7 @@ class Run:
     save: Callable[[State], None]
     told: Journal
     watch: Watch
+    whole: "Whole | None" = None
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -174,7 +179,12 @@ def run(work: Run, state: State) -> State:
     steps = [step for epoch in plan.epochs for step in epoch][:total]
     if not state.curve:
         state.curve.append(_evaluate(work, state, 0))
-        state.kept = _copied(work.learner)
+        if work.whole is None:
+            state.kept = _copied(work.learner)
+    if state.step == 0 and work.whole is not None and work.whole.draws:
+        work.whole.begin()
+        state.curve[1:] = [_evaluate(work, state, 0)]
+    if state.step == 0:
         work.save(state)
     saved = perf_counter()
     with task("Training", total=total) as bar:
@@ -195,7 +205,7 @@ def run(work: Run, state: State) -> State:
             elif _agreed(work, perf_counter() - saved >= recipe.save_seconds):
                 work.save(state)
                 saved = perf_counter()
-    restore(work.learner, state)
+    restore(work, state)
     return state
 
 
@@ -309,7 +319,8 @@ def _evaluate(work: Run, state: State, epoch: int) -> Point:
 
 
 def _sentence(point: Point, base: Point | None, objective: Objective[Any]) -> str:
-    parts = ["The base" if base is None else f"Epoch {point.epoch}, step {point.step}"]
+    where = f"Epoch {point.epoch}, step {point.step}" if point.step else "Weights drawn anew"
+    parts = ["The base" if base is None else where]
     if point.train_loss is not None:
         parts.append(f"training loss {point.train_loss:.3f}")
     if point.figures:
@@ -356,12 +367,15 @@ def _diverged(work: Run, state: State, problem: str) -> State:
         f"{problem} at step {state.step}; the state of step {state.kept_step} is kept. "
         "A lower learning_rate helps"
     )
-    restore(work.learner, state)
+    restore(work, state)
     return state
 
 
-def restore(model: nn.Module, state: State) -> None:
+def restore(work: Run, state: State) -> None:
     """Put the kept weights into the model; those of step 0 where nothing was better."""
+    if not state.kept and work.whole is not None:
+        work.whole.begin()
+        return
     with torch.no_grad():
-        for name, parameter in trainable(model).items():
+        for name, parameter in trainable(work.learner).items():
             parameter.copy_(as_part_of(parameter, state.kept[name]))

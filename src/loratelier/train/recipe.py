@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -47,9 +47,11 @@ class Recipe(Variants):
     base: str = Field(description="'demo', a hub id, a folder, or a GGUF file.")
     corpus: Path = Field(description="A corpus folder, as `corpus build` writes it.")
     name: str = Field(description="The adapter's name in the store.")
-    objective: Literal["sft", "dpo"] = Field(
+    objective: Literal["sft", "dpo", "full", "scratch"] = Field(
         default="sft",
-        description="sft: learn the rows. dpo: prefer the chosen answers to the rejected ones.",
+        description="sft: learn the rows. dpo: prefer the chosen answers to the rejected ones. "
+        "full, scratch: baselines that learn the rows with all of the base's weights, as they are "
+        "or drawn anew.",
     )
     seed: int = Field(default=0, ge=0)
     rank: int = Field(default=8, ge=1, le=1024)
@@ -68,7 +70,11 @@ class Recipe(Variants):
     )
     epochs: int = Field(default=3, ge=1)
     max_steps: int | None = Field(default=None, ge=1, description="Stop after so many steps.")
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(
+        default=5e-4,
+        gt=0,
+        description="Left empty: sft 5e-4, dpo 5e-5, full 5e-5, scratch 1e-3.",
+    )
     batch_tokens: int = Field(
         default=512, ge=1, description="Tokens of one step, template included."
     )
@@ -134,6 +140,19 @@ class Recipe(Variants):
         """Leave out what the objective does not read, so that what is written can be read back."""
         unheard = unread(self.objective)
         return {key: value for key, value in whole(self).items() if key not in unheard}
+
+    @model_validator(mode="after")
+    def _no_drift_from_nothing(self) -> Self:
+        if self.objective == "scratch" and self.guards.drift_budget is not None:
+            raise ValueError(
+                "guards.drift_budget: weights that are drawn anew have no base to drift from"
+            )
+        return self
+
+    @property
+    def trains_the_base(self) -> bool:
+        """Whether all of the base's weights are trained, and no adapter beside them."""
+        return self.objective in ("full", "scratch")
 
     @field_validator("targets", mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from loratelier.train.steps import Cut, epoch_steps
 from loratelier.train.taking import take
 from loratelier.train.unquantised import measured_unquantised
 from loratelier.train.watch import Watch, measured_peak
+from loratelier.train.whole import Whole, all_weights
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
 _PACK_CPU, _PACK_GPU = 1024, 16384
@@ -80,11 +81,19 @@ def train(
         )
     corpus = Corpus.load(recipe.corpus)
     recipe = _with_words(recipe, corpus)
+    handed_in = base is not None
     base = base or _load(recipe)
     _require_same_form(base, recipe)
     objective = _objective(recipe)
     accelerator = make_accelerator(recipe, base)
-    with taught(base, recipe.new_tokens) as knowing, _worn(knowing, recipe) as peft:
+    with ExitStack() as opened:
+        whole: Whole | None = None
+        peft: Any = None
+        knowing = opened.enter_context(taught(base, recipe.new_tokens))
+        if recipe.trains_the_base:
+            whole = opened.enter_context(all_weights(base, recipe, handed_in=handed_in))
+        else:
+            peft = opened.enter_context(_worn(knowing, recipe))
         invocation = invocation_of(base, recipe.invocation) if recipe.invocation else None
         with _kept_apart(base, recipe) as apart, waiting(base.model, invocation):
             learner = Learner(base.model, peft, apart, recipe)
@@ -93,11 +102,14 @@ def train(
                 begin_with_data(peft, learner, [p for step in plan.epochs[0] for p in step.packs])
             _say_what_happens(recipe, plan, learner)
             metrics = _run(
-                knowing, learner, recipe, objective, plan, corpus, accelerator, resume, watch
+                knowing, learner, recipe, objective, plan, corpus, accelerator, resume, watch, whole
             )
         card = _card(knowing, corpus, recipe, metrics)
         with _disk(target):
-            adapter = take(peft, card, recipe, invocation, gathered(peft))
+            if whole is not None:
+                adapter = whole.adapter(card, recipe.name)
+            else:
+                adapter = take(peft, card, recipe, invocation, gathered(peft))
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
@@ -120,6 +132,9 @@ def _load(recipe: Recipe) -> Base:
         return load_base(recipe.base, dtype=dtype, quantization=recipe.quantization)
     if recipe.dtype != "auto":
         return load_base(recipe.base, dtype=recipe.dtype)
+    if recipe.trains_the_base:
+        remark("float32: all weights are trained, and small steps would be lost in less")
+        return load_base(recipe.base, dtype="float32")
     choice = fastest_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     remark(choice.reason)
     return load_base(recipe.base, dtype=choice.dtype)
@@ -231,6 +246,7 @@ def _run(
     accelerator: Accelerator,
     resume: bool,
     watch: bool,
+    whole: Whole | None,
 ) -> dict[str, Any]:
     """Train, and return what is to be said of it."""
     folder = _run_folder(recipe)
@@ -268,6 +284,7 @@ def _run(
         save=save,
         told=journal,
         watch=_watch(base, recipe, watch),
+        whole=whole,
     )
     return _metrics(plan, run(work, state), last)
 
