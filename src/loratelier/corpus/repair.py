@@ -6,16 +6,30 @@ lines that gain, so a short line is mended when its neighbours prove the damage,
 it stands by itself. A text that was misread twice is mended one reading after the other.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from loratelier.corpus.codecs import LOST, NAMES, Pair, reread
 from loratelier.corpus.evidence import won_lines
 from loratelier.corpus.language import Model, model, nats_per_character
-from loratelier.corpus.search import GOOD, Found, is_single, looks_odd, read_chain, search
+from loratelier.corpus.search import (
+    GOOD,
+    Chain,
+    Found,
+    is_quoted,
+    is_single,
+    looks_odd,
+    read_chain,
+    search,
+)
 from loratelier.corpus.tidy import RULES, drawn_lines
+from loratelier.corpus.typeset import is_english, read, undo
 
 _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
+_TIMES = 2  # how often a line is mended
+_WEIGHED = 200  # lines of English that vote on how all were damaged
 _SAMPLE = 2000  # characters on which readings are compared
 
 
@@ -109,9 +123,9 @@ def repair_text(text: str, *, language: str | None = None) -> Repair:
 def repair_texts(texts: Sequence[str], *, language: str | None = None) -> list[Repair]:
     """Mend texts of one source together, so that each is evidence for the others."""
     work = _Work(texts, model(language))
-    for _ in range(_ROUNDS):
-        if not work.advance():
-            break
+    work.search(english=False)
+    work.weigh()
+    work.search(english=True)
     work.tidy()
     return work.repairs()
 
@@ -130,18 +144,42 @@ class _Work:
         self._model = language
         self._steps: list[list[Step]] = [[] for _ in texts]
         self._times: dict[tuple[int, int], int] = {}
+        self._chains: set[Chain] = set()
 
-    def advance(self) -> bool:
-        """Find the best-proven damage among the lines that look wrong, and mend it."""
-        places = self._suspects()
-        if not places:
-            return False
+    def search(self, *, english: bool) -> None:
+        """Mend the best-proven damage among the lines that look wrong, while there is any."""
+        for _ in range(_ROUNDS):
+            places = self._suspects(english=english)
+            lines = [self._texts[text][line] for text, line in places]
+            found = search(self._sample(lines), self._model) if lines else None
+            if found is None:
+                return
+            self._chains.add(found.pairs)
+            self._apply(places, found)
+
+    def weigh(self) -> None:
+        """Mend lines of English, where marks are the evidence, each by the chain likeliest for it.
+
+        A chain that mended other lines is likelier.
+        """
+        places = [place for place in self._places if place not in self._times]
         lines = [self._texts[text][line] for text, line in places]
-        found = search(self._sample(lines), self._model)
-        if found is None:
-            return False
-        self._apply(places, found)
-        return True
+        told = [n for n, line in enumerate(lines) if is_english(line) and not is_quoted(line)]
+        votes: Counter[Chain] = Counter()
+        for line in dict.fromkeys(lines[n] for n in told[:_WEIGHED]):
+            undone = undo(line)
+            votes.update(dict.fromkeys(undone.chains, 1) if undone else ())
+        shared = {chain for chain, count in votes.most_common(1) if count > 1}
+        seen = frozenset(self._chains | shared)
+        mended: dict[Chain, list[tuple[int, int]]] = {}
+        for n in told:
+            undone = undo(lines[n], seen)
+            if undone:
+                mended.setdefault(undone.chain, []).append(places[n])
+        for chain, group in mended.items():
+            for pair in chain:
+                self._read_again(group, pair, [*map(partial(read, pair=pair), self._lines(group))])
+            self._times |= dict.fromkeys(group, _TIMES)
 
     def tidy(self) -> None:
         """Apply every rule of :mod:`~loratelier.corpus.tidy` to each text."""
@@ -171,15 +209,20 @@ class _Work:
             for lines, steps in zip(self._texts, self._steps, strict=True)
         ]
 
-    def _suspects(self) -> list[tuple[int, int]]:
-        places = [place for place in self._places if self._times.get(place, 0) < 2]
+    def _suspects(self, *, english: bool) -> list[tuple[int, int]]:
+        places = [place for place in self._places if self._times.get(place, 0) < _TIMES]
         lines = [self._texts[text][line] for text, line in places]
         totals, high = self._model.telling(lines)
         return [
             place
             for place, line, total, count in zip(places, lines, totals, high, strict=True)
-            if (count and total < GOOD * count) or looks_odd(line)
+            if ((count and total < GOOD * count) or looks_odd(line))
+            and not is_quoted(line)
+            and (english or not is_english(line))
         ]
+
+    def _lines(self, places: list[tuple[int, int]]) -> list[str]:
+        return [self._texts[text][line] for text, line in places]
 
     def _sample(self, lines: list[str]) -> list[str]:
         """Return the worst lines first, up to a length that is enough to tell.
@@ -211,15 +254,18 @@ class _Work:
         )
         chosen = [places[line.index] for line in won]
         for pair in found.pairs:
-            self._read_again(chosen, pair)
+            read_again = reread(self._lines(chosen), pair)
+            self._read_again(chosen, pair, [again and again.text for again in read_again])
 
-    def _read_again(self, places: list[tuple[int, int]], pair: Pair) -> None:
-        lines = [self._texts[text][line] for text, line in places]
+    def _read_again(
+        self, places: list[tuple[int, int]], pair: Pair, made: Sequence[str | None]
+    ) -> None:
+        """Set what a reading made of some lines in their place; None leaves a line as it is."""
         changes: dict[int, list[Change]] = {}
-        for (text, line), old, reading in zip(places, lines, reread(lines, pair), strict=True):
-            if reading is not None:
-                changes.setdefault(text, []).append(Change(line + 1, old, reading.text))
-                self._texts[text][line] = reading.text
+        for (text, line), old, new in zip(places, self._lines(places), made, strict=True):
+            if new is not None:
+                changes.setdefault(text, []).append(Change(line + 1, old, new))
+                self._texts[text][line] = new
                 self._times[text, line] = self._times.get((text, line), 0) + 1
         for text, made in changes.items():
             self._steps[text].append(_step("re-encode", pair.wrong, pair.right, made, self._model))

@@ -119,6 +119,11 @@ def looks_odd(line: str) -> bool:
     return _ODD.search(_QUOTED.sub("", line)) is not None
 
 
+def is_quoted(line: str) -> bool:
+    """Say whether all that a line holds above ASCII stands in code, as text about damage does."""
+    return "`" in line and _QUOTED.sub("", line).isascii()
+
+
 def _garbled(after: list[str], lines: list[str], language: Model, *, mended: bool) -> list[str]:
     """Return some of the lines that look wrong even after one reading.
 
