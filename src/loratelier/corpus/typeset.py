@@ -26,7 +26,7 @@ _COSTS = {
     **dict.fromkeys("©®™°", 5.0),
     **dict.fromkeys("€£§", 5.5),
     **dict.fromkeys("áàâäãåæçèêëíìîïñóòôöøœúùûüß", 5.5),
-    **dict.fromkeys("½¼¾²³µ«»±", 6.0),
+    **dict.fromkeys("½¼¾²³µ«»±´", 6.0),
     **dict.fromkeys("†‡‹›≤≥≈≠√∑∞", 7.0),
     **dict.fromkeys("¢¥¡¿ðþýÿ", 8.0),
 }
@@ -36,6 +36,8 @@ _AGAIN = 0.3  # of its cost, where a character stands in the line already
 _KNOWN_WORD, _STRANGE_WORD = (6.0, 0.5), (8.0, 1.0)  # a Cyrillic word by itself; each letter of it
 
 _OUT_OF_PLACE = 7.0
+_TORN = 9.0  # for a sign inside a word, but for these
+_INSIDE = frozenset("’‘—–…·\xa0")
 
 # One of the first tells English from its neighbours, or two of the others.
 _ENGLISH = re.compile(
@@ -48,15 +50,17 @@ _WEAK = re.compile(
 )
 _OTHERWISE = re.compile(
     r"(?<![A-Za-z])(?:di|che|il|la|le|les|des|el|los|una?|der|die|das|und|ist|mit|og|at|er|de|que|para|em|da|"
-    r"je|het|een|och|att|du|kan|til|av|af|ich|eine?|nicht|von|zu|auch|med|inte|ett|som|per|non|se|est|pour|dans|sur|nie|na|do|ja|az|egy|hogy|si|nu|en)(?![A-Za-z])"
+    r"je|het|een|och|att|du|kan|til|av|af|ich|eine?|nicht|von|zu|auch|med|inte|ett|som|per|non|se|est|pour|dans|sur|nie|na|do|ja|az|egy|hogy|si|nu|en|hvis|klik|eller|flere|ikke|uma|este|esta|como|sul|nella|sie|wenn)(?![A-Za-z])"
 )
 _NUMBERED = re.compile(r"(?:\d\.|[a-z]{4})[^\x00-\x7f]{1,9}(?:[A-Z][a-z]|\d+\.)")
+_CAPITAL_WORD = re.compile("[A-Z][a-z]")
 _WORD = re.compile("[A-Za-z]{2,}")
 _FEWEST_WORDS = 3
 _HIGH = re.compile(r"[^\x00-\x7f]+")
 _ABOUT_LETTERS = re.compile(r"\b(?:letter|character|accent|symbol|press|type|spelt|spelled)", re.I)
-_DRAWING = re.compile("[\u2500-\u259f]{2,}")
+_DRAWING = re.compile("[\u2500-\u259f]+")
 _DRAWN = 4.0
+_ENDS = frozenset(".,;:!?)]")
 _TWINS = frozenset("асеорхуіАВЕКМНОРСТХІ")  # what a slip of the keyboard leaves in a Latin word
 _CYRILLIC_WORD = re.compile(r"[А-ЯЁа-яё][а-яё]+|[А-ЯЁ]{2,}")
 _LABEL = re.compile(
@@ -70,7 +74,7 @@ _SHORTENED = re.compile(r"(s|t|d|m|re|ve|ll)(?![^\W\d_])")
 
 # The odds that a line was damaged twice by any one of 2,401 chains, against once by one of 49.
 _ONCE, _TWICE = -float(np.log(49)), -float(np.log(49 * 49)) - 1.5
-_PROVEN = 2.0
+_PROVEN = 0.5
 _RAREST = 8.0  # what costs more is no cure
 _DOUBTFUL = 4.0
 _SEEN = 4.0  # a chain that mended other lines of the same source
@@ -103,7 +107,8 @@ def is_english(line: str) -> bool:
     if others and 2 * len(strong) + len(weak) <= others:
         return False
     return _NUMBERED.search(line) is not None or (
-        2 * len(strong) + len(weak) >= 2 and len(_WORD.findall(line)) >= _FEWEST_WORDS
+        2 * len(strong) + len(weak) >= (2 if strong else 3)
+        and len(_WORD.findall(line)) >= _FEWEST_WORDS
     )
 
 
@@ -129,7 +134,7 @@ def _run(line: str, start: int, end: int) -> float:
     if _CYRILLIC_WORD.fullmatch(run) and not any(map(str.isalnum, beside)):
         whole, letter = _KNOWN_WORD if is_known(run) else _STRANGE_WORD
         return max(whole + letter * len(run), 0.0)
-    if _DRAWING.fullmatch(run) and (len(beside) < 2 or " " in beside):
+    if _DRAWING.fullmatch(run) and (len(beside) < 2 or (len(run) > 1 and " " in beside)):
         return _DRAWN + sum(map(_base, run)) - sum(map(_base, set(run)))
     return sum(_base(line[n]) + _misfit(line, n) for n in range(start, end))
 
@@ -154,6 +159,8 @@ def _misfit(line: str, place: int) -> float:
     """Return what a character costs besides, for standing where it stands."""
     char = line[place]
     left, right = line[:place], line[place + 1 :]
+    if char not in _INSIDE and not char.isalpha() and _letter(left[-1:]) and _letter(right[:1]):
+        return _TORN
     rule = _RULES.get(char)
     if rule is not None:
         return rule(left, right)
@@ -188,6 +195,8 @@ def _opening(closers: str) -> Callable[[str, str], float]:
     def rule(left: str, right: str) -> float:
         if left[-1:].isalnum() or not right[:1].strip() or right[0] in ",;:)]":
             return _OUT_OF_PLACE
+        if left[-1:] in _ENDS:
+            return 4.0
         return 0.0 if any(char in right for char in closers) else 2.5
 
     return rule
@@ -221,6 +230,8 @@ def _short_dash(left: str, right: str) -> float:
 
 def _ellipsis(left: str, right: str) -> float:
     after = right[:1]
+    if _letter(left[-1:]) and _SHORTENED.match(right):
+        return 5.0
     if not after or not after.isalnum():
         return 0.0 if left[-1:].strip() else 1.0
     return 1.5 if left[-1:] in ("", " ", "“", "‘", "[", "(") else 2.5
@@ -240,7 +251,7 @@ def _beside_number(left: str, right: str) -> float:
     near = f"{left[-2:]} {right[:2]}"
     if _letter(left[-1:]) or _letter(right[:1]):
         return 5.0
-    return 0.0 if any(map(str.isdigit, near)) else 3.0
+    return 0.0 if any(map(str.isdigit, near)) else 4.0
 
 
 def _after_letter(left: str, right: str) -> float:
@@ -267,16 +278,18 @@ def _about(left: str, right: str) -> float:
     """Weigh a sign of relation: at home in formulas, hardly between two words."""
     if re.search(r"[A-Za-z]+[.,]? $", left) and re.match(r" [A-Za-z]{2,}", right):
         return 0.0 if re.search(r"[=+<>%]", left + right) else 3.0
-    return 0.0
+    return 4.0 if _letter(left[-1:]) or _letter(right[:1]) else 0.0
 
 
 def _foreign(char: str, left: str, right: str) -> float:
     """Weigh what no English line needs: alone, or glued to a word, it is odder still."""
     beside = left[-1:] + right[:1]
+    if not left.strip() and right[:2] in ("  ", " |", "\t"):  # the first column of a table
+        return -5.0
     if _ABOUT_LETTERS.search(left) or _ABOUT_LETTERS.search(right):
         return -4.0
     if char in _TWINS and _is_twin(char, left, right):
-        return -8.0
+        return -8.0 if _letter(left[-1:]) and _letter(right[:1]) else -4.0
     if any(map(_letter, beside)):
         return 3.0
     return 2.5 if char.isalpha() and not beside.strip() else 0.0
@@ -300,11 +313,13 @@ def _accented(char: str, left: str, right: str) -> float:
     inside = _letter(before) or _letter(after)
     if char.isupper():
         odd = before.islower() or (_letter(before) and _SHORTENED.match(right))
-        if odd or (not _letter(before) and _ENGLISH.match(right)):
+        if odd or (not _letter(before) and (_ENGLISH.match(right) or _CAPITAL_WORD.match(right))):
             return _OUT_OF_PLACE
         return 0.5 if inside else 5.0
     if not inside:
         return 0.0 if char == "à" else 5.0
+    if _letter(before) and before.islower() and after.isupper():
+        return 5.0
     if not _letter(before) and (after.isupper() or _ENGLISH.match(right)):
         return 5.0
     short = _SHORTENED.match(right)
@@ -312,7 +327,7 @@ def _accented(char: str, left: str, right: str) -> float:
         if short[1] == "t":
             return 6.0 if _NEGATED.search(left) else 0.0
         if short[1] == "s":
-            return 3.0 if char != "é" and re.search("[a-z]{3}$", left) else 0.0
+            return 4.0 if char != "é" and re.search("[A-Za-z]{2}$", left) else 0.0
         return 3.0 if re.search(r"\b(?:I|[Ww]e|[Tt]hey|[Yy]ou|[Hh]e|[Ss]he|it)$", left) else 0.0
     if not _letter(before) and re.match("[a-z]{3}", right):
         return 1.5
@@ -340,9 +355,11 @@ _RULES: dict[str, Callable[[str, str], float]] = {
     "®": _after_letter,
     "†": _after_letter,
     "‡": _after_letter,
-    "©": lambda left, right: 4.0 if left[-1:].isalnum() else 0.0,
-    "≈": _about,
-    **dict.fromkeys("€£°½¼¾²³×±№§", _beside_number),
+    "×": lambda left, right: min(_beside_number(left, right), 2.5),
+    "©": lambda left, right: 5.0 if left[-1:].isalnum() or _letter(right[:1]) else 0.0,
+    **dict.fromkeys("≈≤≥≠", _about),
+    **dict.fromkeys("²³", lambda left, right: 0.0 if left[-1:].isalnum() else _OUT_OF_PLACE),
+    **dict.fromkeys("€£°½¼¾±№§", _beside_number),
     **dict.fromkeys("¡¿", lambda left, right: 4.0 if left[-1:].isalnum() else 0.0),
 }
 
@@ -353,6 +370,8 @@ def _is_set_well(line: str) -> bool:
         for place in range(match.start(), match.end()):
             if _misfit(line, place) >= _DOUBTFUL:
                 return False
+        if "´" in match.group():
+            return False
         if any(map(str.isalpha, match.group())) and not _is_accent(line, match):
             return False
     return True
@@ -366,7 +385,7 @@ def _is_accent(line: str, match: re.Match[str]) -> bool:
         return False
     if char.isupper():
         return not _letter(before) and after.islower()
-    return _letter(before) and (_letter(after) or char == "é")
+    return _letter(before) and (_letter(after) or char in "éà")
 
 
 def undo(line: str, seen: frozenset[Chain] = frozenset()) -> Undone | None:
