@@ -9,14 +9,13 @@ it stands by itself. A text that was misread twice is mended one reading after t
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
+from loratelier.corpus import typeset
 from loratelier.corpus.codecs import LOST, NAMES, Pair, reread
 from loratelier.corpus.evidence import won_lines
 from loratelier.corpus.language import Model, model, nats_per_character
 from loratelier.corpus.search import (
     GOOD,
-    Chain,
     Found,
     is_quoted,
     is_single,
@@ -25,11 +24,11 @@ from loratelier.corpus.search import (
     search,
 )
 from loratelier.corpus.tidy import RULES, drawn_lines
-from loratelier.corpus.typeset import is_english, read, undo
+from loratelier.corpus.undo import Chain, read, undo
 
 _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
 _TIMES = 2  # how often a line is mended
-_WEIGHED = 200  # lines of English that vote on how all were damaged
+_VOTED = 4  # chains that lines agree on
 _SAMPLE = 2000  # characters on which readings are compared
 
 
@@ -123,9 +122,8 @@ def repair_text(text: str, *, language: str | None = None) -> Repair:
 def repair_texts(texts: Sequence[str], *, language: str | None = None) -> list[Repair]:
     """Mend texts of one source together, so that each is evidence for the others."""
     work = _Work(texts, model(language))
-    work.search(english=False)
     work.weigh()
-    work.search(english=True)
+    work.search()
     work.tidy()
     return work.repairs()
 
@@ -144,41 +142,43 @@ class _Work:
         self._model = language
         self._steps: list[list[Step]] = [[] for _ in texts]
         self._times: dict[tuple[int, int], int] = {}
-        self._chains: set[Chain] = set()
 
-    def search(self, *, english: bool) -> None:
+    def search(self) -> None:
         """Mend the best-proven damage among the lines that look wrong, while there is any."""
         for _ in range(_ROUNDS):
-            places = self._suspects(english=english)
+            places = self._suspects()
             lines = [self._texts[text][line] for text, line in places]
             found = search(self._sample(lines), self._model) if lines else None
             if found is None:
                 return
-            self._chains.add(found.pairs)
             self._apply(places, found)
 
     def weigh(self) -> None:
-        """Mend lines of English, where marks are the evidence, each by the chain likeliest for it.
+        """Mend each line by the chain of misreadings that is likeliest for it.
 
-        A chain that mended other lines is likelier.
+        A chain that mended other lines is likelier: first a few lines vote, then all are mended.
         """
-        places = [place for place in self._places if place not in self._times]
-        lines = [self._texts[text][line] for text, line in places]
-        told = [n for n, line in enumerate(lines) if is_english(line) and not is_quoted(line)]
+        suspects = set(self._suspects())
+        places = [
+            place
+            for place, line in zip(self._places, self._lines(self._places), strict=True)
+            if place in suspects or (typeset.is_odd(line) and not is_quoted(line))
+        ]
+        lines = self._lines(places)
         votes: Counter[Chain] = Counter()
-        for line in dict.fromkeys(lines[n] for n in told[:_WEIGHED]):
-            undone = undo(line)
-            votes.update(dict.fromkeys(undone.chains, 1) if undone else ())
-        shared = {chain for chain, count in votes.most_common(1) if count > 1}
-        seen = frozenset(self._chains | shared)
+        for line in self._sample(lines):
+            undone = undo(line, self._model)
+            votes.update(undone.chains if undone else ())
+        shared = {chain for chain, count in votes.most_common(_VOTED) if count > 1}
+        seen = frozenset(shared)
         mended: dict[Chain, list[tuple[int, int]]] = {}
-        for n in told:
-            undone = undo(lines[n], seen)
+        for place, line in zip(places, lines, strict=True):
+            undone = undo(line, self._model, seen)
             if undone:
-                mended.setdefault(undone.chain, []).append(places[n])
+                mended.setdefault(undone.chain, []).append(place)
         for chain, group in mended.items():
             for pair in chain:
-                self._read_again(group, pair, [*map(partial(read, pair=pair), self._lines(group))])
+                self._read_again(group, pair, [read(line, pair) for line in self._lines(group)])
             self._times |= dict.fromkeys(group, _TIMES)
 
     def tidy(self) -> None:
@@ -209,16 +209,14 @@ class _Work:
             for lines, steps in zip(self._texts, self._steps, strict=True)
         ]
 
-    def _suspects(self, *, english: bool) -> list[tuple[int, int]]:
+    def _suspects(self) -> list[tuple[int, int]]:
         places = [place for place in self._places if self._times.get(place, 0) < _TIMES]
         lines = [self._texts[text][line] for text, line in places]
         totals, high = self._model.telling(lines)
         return [
             place
             for place, line, total, count in zip(places, lines, totals, high, strict=True)
-            if ((count and total < GOOD * count) or looks_odd(line))
-            and not is_quoted(line)
-            and (english or not is_english(line))
+            if ((count and total < GOOD * count) or looks_odd(line)) and not is_quoted(line)
         ]
 
     def _lines(self, places: list[tuple[int, int]]) -> list[str]:

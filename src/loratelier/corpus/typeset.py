@@ -1,21 +1,14 @@
-"""How well the characters above ASCII stand in a line of English, and what they were before damage.
+"""How well the characters above ASCII stand in a line of English.
 
 English above ASCII is quotes, dashes and a few accented letters: too little for trigrams, and one
-such mark alone is often all the evidence there is. So every chain of one or two misreadings is
-undone, and each result is weighed: what the characters in it cost where they stand (in nats, the
-less the likelier), and how many chains lead to it. A line is mended when the best result outweighs
-the line as it is, by Bayes' rule.
+such mark alone is often all the evidence there is. So each is weighed by itself and in its place:
+what it costs in nats, the less the likelier.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import product
 
-import numpy as np
-
-from loratelier.corpus.codecs import SINGLE, UTF8, Pair, high_characters
 from loratelier.corpus.words import is_known
 
 # What a character costs the first time that it stands in a line, where it fits: minus the logarithm
@@ -72,28 +65,12 @@ _NEGATED = re.compile(
 )
 _SHORTENED = re.compile(r"(s|t|d|m|re|ve|ll)(?![^\W\d_])")
 
-# The odds that a line was damaged twice by any one of 2,401 chains, against once by one of 49.
-_ONCE, _TWICE = -float(np.log(49)), -float(np.log(49 * 49)) - 1.5
-_PROVEN = 0.5
+# By how many nats a result must be likelier than the line as it is, all odds counted.
+PROVEN = 0.5
+_LEAST_ODDS = 2.0
 _RAREST = 8.0  # what costs more is no cure
 _DOUBTFUL = 4.0
-_SEEN = 4.0  # a chain that mended other lines of the same source
 _MOST_RUNS = 40
-
-Chain = tuple[Pair, ...]
-
-
-@dataclass(frozen=True)
-class Undone:
-    """What a line was before damage, and by how many nats that is likelier than the line as it is.
-
-    ``chain`` is the likeliest of the ``chains`` of misreadings that lead there.
-    """
-
-    text: str
-    chain: Chain
-    gain: float
-    chains: tuple[Chain, ...]
 
 
 def is_english(line: str) -> bool:
@@ -110,6 +87,21 @@ def is_english(line: str) -> bool:
         2 * len(strong) + len(weak) >= (2 if strong else 3)
         and len(_WORD.findall(line)) >= _FEWEST_WORDS
     )
+
+
+def _may_be_english(line: str) -> bool:
+    """Say whether nothing speaks against English: words in ASCII, and none of another language."""
+    words = len(_WORD.findall(line))
+    runs = len(_HIGH.findall(line))
+    return words >= _FEWEST_WORDS and 0 < runs <= words and not _OTHERWISE.search(line)
+
+
+def is_odd(line: str) -> bool:
+    """Say whether English marks could stand in a line better than what stands there."""
+    if not is_english(line):
+        return False
+    distinct = len({char for char in line if char > "\x7f"})
+    return cost(line) - distinct >= PROVEN + _LEAST_ODDS
 
 
 def cost(line: str) -> float:
@@ -388,84 +380,15 @@ def _is_accent(line: str, match: re.Match[str]) -> bool:
     return _letter(before) and (_letter(after) or char in "éà")
 
 
-def undo(line: str, seen: frozenset[Chain] = frozenset()) -> Undone | None:
-    """Return what an English line was before it was misread once or twice, or None.
-
-    Args:
-        line: a line that :func:`is_english` accepts.
-        seen: chains that mended other lines of the same source: likelier than others.
-    """
+def gains(line: str, results: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """Yield the results that are well set English, and how much less they cost than the line."""
     now = cost(line)
-    runs = tuple(dict.fromkeys(_HIGH.findall(line)))
-    cheapest = min(_COSTS.values()) * len({char for run in runs for char in run[:1]})
-    if now - cheapest - 1.0 < _PROVEN:
-        return None
-    best: Undone | None = None
-    for made, chains in _results(runs).items():
-        if any(_base(char) > _RAREST for run in made for char in run if char > "\x7f"):
-            continue
-        replaced = dict(zip(runs, made, strict=True))
-        text = _HIGH.sub(lambda match, by=replaced: by[match.group()], line)
-        if not _is_set_well(text):
-            continue
-        odds = [(_ONCE if len(c) == 1 else _TWICE) + (_SEEN if c in seen else 0.0) for c in chains]
-        gain = now - cost(text) + float(np.logaddexp.reduce(odds))
-        if best is None or gain > best.gain:
-            best = Undone(text, chains[int(np.argmax(odds))], gain, tuple(chains))
-    return best if best is not None and best.gain >= _PROVEN else None
+    if now < PROVEN or not (is_english(line) or _may_be_english(line)):
+        return
+    for text in results:
+        if _base_of(text) <= _RAREST and _is_set_well(text):
+            yield text, now - cost(text)
 
 
-def read(line: str, pair: Pair) -> str:
-    """Read a line again under a damage that every character above ASCII in it may come from."""
-    runs = tuple(dict.fromkeys(_HIGH.findall(line)))
-    made = dict(zip(runs, _read(runs, pair) or runs, strict=True))
-    return _HIGH.sub(lambda match: made[match.group()], line)
-
-
-@lru_cache(maxsize=4096)
-def _results(runs: tuple[str, ...]) -> dict[tuple[str, ...], list[Chain]]:
-    """Return what runs of characters may have been, with every chain that leads there."""
-    found: dict[tuple[str, ...], list[Chain]] = {}
-    for first in _PAIRS:
-        once = _read(runs, first)
-        if once is None or once == runs:
-            continue
-        found.setdefault(once, []).append((first,))
-        for second in _PAIRS:
-            twice = _read(once, second)
-            if twice is not None and twice not in (runs, once):
-                found.setdefault(twice, []).append((first, second))
-    return found
-
-
-_PAIRS = tuple(
-    Pair(wrong, right) for right, wrong in product((UTF8, *SINGLE), SINGLE) if wrong != right
-)
-
-
-@lru_cache(maxsize=65536)
-def _read(runs: tuple[str, ...], pair: Pair) -> tuple[str, ...] | None:
-    """Read runs again; None unless every character of them is one of the wrong codec."""
-    table, members = _table(pair)
-    if not all(members.issuperset(run) for run in runs):
-        return None
-    made = tuple(run.translate(table) for run in runs)
-    if pair.right != UTF8:
-        return made
-    try:
-        return tuple(run.encode("latin-1").decode(UTF8) for run in made)
-    except UnicodeDecodeError:
-        return None
-
-
-@lru_cache
-def _table(pair: Pair) -> tuple[dict[int, str], frozenset[str]]:
-    wrong = high_characters(pair.wrong)
-    right = (
-        tuple(map(chr, range(0x80, 0x100))) if pair.right == UTF8 else high_characters(pair.right)
-    )
-    ascii_only = map(chr, range(0x80))
-    return (
-        dict(zip(map(ord, wrong), right, strict=True)),
-        frozenset(wrong) | frozenset(ascii_only),
-    )
+def _base_of(text: str) -> float:
+    return max((_base(char) for char in text if char > "\x7f"), default=0.0)

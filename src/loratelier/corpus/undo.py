@@ -1,0 +1,190 @@
+"""What one line was before it was misread once or twice, by Bayes' rule.
+
+Every chain of misreadings that can have made the whole line is undone. A result is as likely as its
+text, times the odds of all chains that lead to it; it must outweigh the line as it is. English
+above ASCII is weighed by :mod:`~loratelier.corpus.typeset`; Russian by trigrams and the dictionary.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from loratelier.corpus import typeset
+from loratelier.corpus.codecs import SINGLE, UTF8, Pair, high_characters
+from loratelier.corpus.language import Model
+from loratelier.corpus.words import is_known
+
+Chain = tuple[Pair, ...]
+
+PAIRS = tuple(
+    Pair(wrong, right) for right, wrong in product((UTF8, *SINGLE), SINGLE) if wrong != right
+)
+
+# The odds that a line was damaged by one pair of 49, or by one chain of 2,401, which is rarer.
+_ONCE, _TWICE = -float(np.log(len(PAIRS))), -float(np.log(len(PAIRS) ** 2)) - 1.5
+_SEEN = 4.0  # how much likelier a chain is that mended other lines of the same source
+_AT_ONCE = 20.0  # a gain by a chain seen before that needs no other to be tried
+
+_PROVEN_SCRIPTS_MIXED = re.compile("(?<=[A-Za-z])[А-яЁё]|(?<=[А-яЁё])[A-Za-z]")
+_RUSSIAN = 5.0
+_PROVEN_LATIN = 12.0  # for marks in what may be English or not: a title, names, a list
+_GLUED = 10.0  # for a Cyrillic letter beside a Latin one
+_FEWEST_LETTERS = 4
+_CLOSEST = 8  # results whose words are looked up
+_KNOWN_SHARE = 0.6
+# A dictionary word is likelier than its trigrams say, the more so the longer it is.
+_KNOWN, _KNOWN_LETTER, _SHORT, _MOST = 3.5, 1.5, 5, 20.0
+_CAPITAL = 2.5  # a line begins with a capital more often than not
+
+_FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥‹›]*")
+_CYRILLIC = re.compile("[А-яЁё]")
+_RUSSIAN = re.compile("[А-яЁё]{3,}")
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What a line was before damage, and by how many nats that is likelier than the line as it is.
+
+    ``chain`` is the likeliest of the ``chains`` of misreadings that lead there, in the order in
+    which they are to be undone.
+    """
+
+    text: str
+    chain: Chain
+    gain: float
+    chains: tuple[Chain, ...]
+
+
+def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Undone | None:
+    """Return what a line was before it was misread once or twice, or None where that is not proven.
+
+    Args:
+        line: any line; each of its characters above ASCII must come from the damage.
+        language: what Russian text is weighed by.
+        seen: chains that mended other lines of the same source.
+    """
+    known = _best(line, _through(line, seen), language, seen)
+    if known is not None and known.gain >= _AT_ONCE:
+        return known
+    return _best(line, _results(line), language, seen)
+
+
+def read(line: str, pair: Pair) -> str | None:
+    """Read a whole line again; None unless the damage can have made every character of it."""
+    table, members = _table(pair)
+    if not members.issuperset(line):
+        return None
+    made = line.translate(table)
+    if pair.right != UTF8:
+        return made
+    try:
+        return made.encode("latin-1").decode(UTF8)
+    except UnicodeDecodeError:
+        return None
+
+
+Results = dict[str, list[Chain]]
+
+
+def _results(line: str) -> Results:
+    """Return every text that a line may have been, with the chains that lead there."""
+    found: Results = {}
+    for first in PAIRS:
+        once = read(line, first)
+        if once is None or once == line:
+            continue
+        found.setdefault(once, []).append((first,))
+        for second in PAIRS:
+            twice = read(once, second)
+            if twice is not None and twice not in (line, once):
+                found.setdefault(twice, []).append((first, second))
+    return found
+
+
+def _through(line: str, chains: Iterable[Chain]) -> Results:
+    found: Results = {}
+    for chain in chains:
+        text: str | None = line
+        for pair in chain:
+            text = read(text, pair) if text is not None else None
+        if text is not None and text != line:
+            found.setdefault(text, []).append(chain)
+    return found
+
+
+def _best(line: str, results: Results, language: Model, seen: frozenset[Chain]) -> Undone | None:
+    if not results:
+        return None
+    odds = {text: _odds(chains, seen) for text, chains in results.items()}
+    gains = {text: gain + odds[text] for text, gain in typeset.gains(line, results)}
+    needed = typeset.PROVEN if typeset.is_english(line) else _PROVEN_LATIN
+    if not gains or max(gains.values()) < needed:
+        gains = {text: gain + odds[text] for text, gain in _russian(line, odds, language)}
+        needed = _PROVEN_RUSSIAN
+    if not gains:
+        return None
+    text = max(gains, key=gains.__getitem__)
+    if gains[text] < needed:
+        return None
+    chains = sorted(results[text], key=lambda chain: (chain not in seen, len(chain)))
+    return Undone(text, chains[0], gains[text], tuple(chains))
+
+
+def _odds(chains: list[Chain], seen: frozenset[Chain]) -> float:
+    each = [
+        (_ONCE if len(chain) == 1 else _TWICE) + (_SEEN if chain in seen else 0.0)
+        for chain in chains
+    ]
+    return float(np.logaddexp.reduce(each))
+
+
+def _russian(line: str, odds: dict[str, float], language: Model) -> Iterator[tuple[str, float]]:
+    """Yield the likeliest results that are Russian, with how much likelier they are, in nats."""
+    texts = [
+        text
+        for text in odds
+        if _FAMILIAR.fullmatch(text) and len(_CYRILLIC.findall(text)) >= _FEWEST_LETTERS
+    ]
+    if not texts:
+        return
+    totals = language.lines([line, *texts])
+    order = sorted(
+        range(len(texts)), key=lambda n: float(totals[n + 1]) + odds[texts[n]], reverse=True
+    )
+    before = float(totals[0]) + _words(line)
+    share = _known_share(line)
+    for n in order[:_CLOSEST]:
+        text = texts[n]
+        if _known_share(text) >= max(_KNOWN_SHARE, share):
+            yield text, float(totals[n + 1]) + _words(text) - before
+
+
+def _words(text: str) -> float:
+    known = sum(
+        min(_KNOWN + _KNOWN_LETTER * max(0, len(word) - _SHORT), _MOST)
+        for word in _RUSSIAN.findall(text)
+        if is_known(word)
+    )
+    return known + _CAPITAL * text[:1].isupper() - _GLUED * len(_SCRIPTS_MIXED.findall(text))
+
+
+def _known_share(text: str) -> float:
+    """Return how much of a text's Cyrillic words, by letters, the dictionary knows."""
+    words = _RUSSIAN.findall(text)
+    letters = sum(map(len, words))
+    return sum(len(word) for word in words if is_known(word)) / letters if letters else 0.0
+
+
+@lru_cache
+def _table(pair: Pair) -> tuple[dict[int, str], frozenset[str]]:
+    """Return how a reading exchanges characters, and which ones the wrong codec has."""
+    wrong = high_characters(pair.wrong)
+    right = (
+        tuple(map(chr, range(0x80, 0x100))) if pair.right == UTF8 else high_characters(pair.right)
+    )
+    table = dict(zip(map(ord, wrong), right, strict=True))
+    return table, frozenset(wrong) | frozenset(map(chr, range(0x80)))
