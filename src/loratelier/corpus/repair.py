@@ -28,6 +28,7 @@ from loratelier.corpus.undo import Chain, read, undo
 
 _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
 _TIMES = 2  # how often a line is mended
+_VOTERS = 24  # lines that are undone without knowing of any other
 _VOTED = 4  # chains that lines agree on
 _SAMPLE = 2000  # characters on which readings are compared
 
@@ -166,7 +167,7 @@ class _Work:
         ]
         lines = self._lines(places)
         votes: Counter[Chain] = Counter()
-        for line in self._sample(lines):
+        for line in self._sample(lines)[:_VOTERS] if len(lines) > 1 else ():
             undone = undo(line, self._model)
             votes.update(undone.chains if undone else ())
         shared = {chain for chain, count in votes.most_common(_VOTED) if count > 1}

@@ -386,9 +386,10 @@ def gains(line: str, results: Iterable[str]) -> Iterator[tuple[str, float]]:
     if now < PROVEN or not (is_english(line) or _may_be_english(line)):
         return
     for text in results:
-        if _base_of(text) <= _RAREST and _is_set_well(text):
+        if _is_set_well(text):
             yield text, now - cost(text)
 
 
-def _base_of(text: str) -> float:
-    return max((_base(char) for char in text if char > "\x7f"), default=0.0)
+def may_stand(text: str) -> bool:
+    """Say whether English may hold all the characters of a text."""
+    return all(_base(char) <= _RAREST for char in set(text) if char > "\x7f")

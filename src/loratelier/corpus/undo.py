@@ -24,13 +24,21 @@ PAIRS = tuple(
     Pair(wrong, right) for right, wrong in product((UTF8, *SINGLE), SINGLE) if wrong != right
 )
 
+# These two agree on small letters: a line that was taken for the other reads well but for capitals.
+_ONE_OF_TWO = tuple(
+    pair for pair in PAIRS if {pair.wrong, pair.right} == {"cp1251", "mac_cyrillic"}
+)
+_TWINS: tuple[Chain, ...] = (
+    *((pair,) for pair in _ONE_OF_TWO),
+    *((pair, pair) for pair in _ONE_OF_TWO),
+)
+
 # The odds that a line was damaged by one pair of 49, or by one chain of 2,401, which is rarer.
 _ONCE, _TWICE = -float(np.log(len(PAIRS))), -float(np.log(len(PAIRS) ** 2)) - 1.5
 _SEEN = 4.0  # how much likelier a chain is that mended other lines of the same source
 _AT_ONCE = 20.0  # a gain by a chain seen before that needs no other to be tried
 
-_PROVEN_SCRIPTS_MIXED = re.compile("(?<=[A-Za-z])[А-яЁё]|(?<=[А-яЁё])[A-Za-z]")
-_RUSSIAN = 5.0
+_PROVEN_RUSSIAN = 5.0
 _PROVEN_LATIN = 12.0  # for marks in what may be English or not: a title, names, a list
 _GLUED = 10.0  # for a Cyrillic letter beside a Latin one
 _FEWEST_LETTERS = 4
@@ -42,7 +50,12 @@ _CAPITAL = 2.5  # a line begins with a capital more often than not
 
 _FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥‹›]*")
 _CYRILLIC = re.compile("[А-яЁё]")
+_HIGH = re.compile(r"[^\x00-\x7f]+")
+_SHORTEST_RUN = 3  # what a Russian word became is at least so long
+_READS = 0.25  # of its letters in words that the dictionary knows: no garble, nor another language
+_UPSET, _CALM = re.compile("[а-яё][А-ЯЁ]"), 40  # a capital after a small letter, and in how much
 _RUSSIAN = re.compile("[А-яЁё]{3,}")
+_SCRIPTS_MIXED = re.compile("(?<=[A-Za-z])[А-яЁё]|(?<=[А-яЁё])[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -67,10 +80,30 @@ def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Un
         language: what Russian text is weighed by.
         seen: chains that mended other lines of the same source.
     """
-    known = _best(line, _through(line, seen), language, seen)
+    runs = _Runs(line)
+    if _known_share(line) >= _READS:
+        return _best(runs, _through(runs.key, _TWINS), language, seen)
+    if not (runs.may_be_russian or typeset.is_odd(line)):
+        return None
+    known = _best(runs, _through(runs.key, seen), language, seen)
     if known is not None and known.gain >= _AT_ONCE:
         return known
-    return _best(line, _results(line), language, seen)
+    return _best(runs, _results(runs.key), language, seen)
+
+
+class _Runs:
+    """The distinct runs of characters above ASCII in a line: all that damage can change."""
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+        self._runs = tuple(dict.fromkeys(_HIGH.findall(line)))
+        self.key = "\n".join(self._runs)
+        self.may_be_russian = max(map(len, self._runs), default=0) >= _SHORTEST_RUN
+
+    def filled(self, key: str) -> str:
+        """Return the line with what its runs have become in their places."""
+        made = dict(zip(self._runs, key.split("\n"), strict=True))
+        return _HIGH.sub(lambda match: made[match.group()], self.line)
 
 
 def read(line: str, pair: Pair) -> str | None:
@@ -90,6 +123,7 @@ def read(line: str, pair: Pair) -> str | None:
 Results = dict[str, list[Chain]]
 
 
+@lru_cache(maxsize=1024)
 def _results(line: str) -> Results:
     """Return every text that a line may have been, with the chains that lead there."""
     found: Results = {}
@@ -116,22 +150,27 @@ def _through(line: str, chains: Iterable[Chain]) -> Results:
     return found
 
 
-def _best(line: str, results: Results, language: Model, seen: frozenset[Chain]) -> Undone | None:
-    if not results:
-        return None
-    odds = {text: _odds(chains, seen) for text, chains in results.items()}
-    gains = {text: gain + odds[text] for text, gain in typeset.gains(line, results)}
-    needed = typeset.PROVEN if typeset.is_english(line) else _PROVEN_LATIN
-    if not gains or max(gains.values()) < needed:
-        gains = {text: gain + odds[text] for text, gain in _russian(line, odds, language)}
+def _best(runs: _Runs, results: Results, language: Model, seen: frozenset[Chain]) -> Undone | None:
+    """Return the likeliest of some results, each written as the runs of the line."""
+    odds = {key: _odds(chains, seen) for key, chains in results.items()}
+    gains: dict[str, tuple[float, str]] = {}
+    needed = typeset.PROVEN if typeset.is_english(runs.line) else _PROVEN_LATIN
+    marks = {runs.filled(key): key for key in results if typeset.may_stand(key)}
+    for text, gain in typeset.gains(runs.line, marks):
+        gains[text] = (gain + odds[marks[text]], marks[text])
+    if not gains or max(gains.values())[0] < needed:
         needed = _PROVEN_RUSSIAN
+        gains = {
+            text: (gain + odds[key], key) for text, key, gain in _russian(runs, odds, language)
+        }
     if not gains:
         return None
     text = max(gains, key=gains.__getitem__)
-    if gains[text] < needed:
+    gain, key = gains[text]
+    if gain < needed:
         return None
-    chains = sorted(results[text], key=lambda chain: (chain not in seen, len(chain)))
-    return Undone(text, chains[0], gains[text], tuple(chains))
+    chains = sorted(results[key], key=lambda chain: (chain not in seen, len(chain)))
+    return Undone(text, chains[0], gain, tuple(chains))
 
 
 def _odds(chains: list[Chain], seen: frozenset[Chain]) -> float:
@@ -142,25 +181,29 @@ def _odds(chains: list[Chain], seen: frozenset[Chain]) -> float:
     return float(np.logaddexp.reduce(each))
 
 
-def _russian(line: str, odds: dict[str, float], language: Model) -> Iterator[tuple[str, float]]:
-    """Yield the likeliest results that are Russian, with how much likelier they are, in nats."""
-    texts = [
-        text
-        for text in odds
-        if _FAMILIAR.fullmatch(text) and len(_CYRILLIC.findall(text)) >= _FEWEST_LETTERS
+def _russian(
+    runs: _Runs, odds: dict[str, float], language: Model
+) -> Iterator[tuple[str, str, float]]:
+    """Yield the likeliest results that are Russian: text, runs, how much likelier, in nats."""
+    keys = [
+        key
+        for key in odds
+        if _FAMILIAR.fullmatch(key)
+        and len(_CYRILLIC.findall(key)) >= _FEWEST_LETTERS
+        and len(_UPSET.findall(key)) <= 1 + len(key) // _CALM
     ]
-    if not texts:
+    if not keys:
         return
+    line, texts = runs.line, [runs.filled(key) for key in keys]
     totals = language.lines([line, *texts])
     order = sorted(
-        range(len(texts)), key=lambda n: float(totals[n + 1]) + odds[texts[n]], reverse=True
+        range(len(texts)), key=lambda n: float(totals[n + 1]) + odds[keys[n]], reverse=True
     )
     before = float(totals[0]) + _words(line)
     share = _known_share(line)
     for n in order[:_CLOSEST]:
-        text = texts[n]
-        if _known_share(text) >= max(_KNOWN_SHARE, share):
-            yield text, float(totals[n + 1]) + _words(text) - before
+        if _known_share(texts[n]) >= max(_KNOWN_SHARE, share):
+            yield texts[n], keys[n], float(totals[n + 1]) + _words(texts[n]) - before
 
 
 def _words(text: str) -> float:
