@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loratelier.corpus import marks, words
-from loratelier.corpus.codecs import UTF8, Pair, Reading
+from loratelier.corpus.codecs import UTF8, Pair, Reading, high_characters
 from loratelier.corpus.language import AT_HOME, Model
+from loratelier.corpus.typeset import is_english
 
 # A reading must make the text at least this much likelier in all ...
 _GAIN = {"utf-8": 12.0, "single": 9.0, "twice": 20.0, "marks": 14.0}
@@ -30,6 +31,10 @@ _CAPITAL = 2.5
 # Below this not even known words could make up for it.
 _HOPELESS = -4.0
 LETTERS = 5
+_KNOWN_SHARE, _MORE_KNOWN = 0.5, 0.01
+_WORD = re.compile("[\u0400-\u04ff]{3}")
+_CONTROLS = re.compile("[\x80-\x9f]")
+_RUNS = re.compile(r"[^\x00-\x7f]{2}")  # signs that stand singly are drawn, not misread
 
 
 @dataclass(frozen=True)
@@ -47,14 +52,14 @@ def won_lines(
     before: NDArray[np.float64],
     readings: list[Reading | None],
     language: Model,
-    *,
-    single: bool,
+    chain: tuple[Pair, ...],
 ) -> list[Won]:
     """Return the lines that gain; ``before`` is what they score as they are.
 
     Between single-byte codecs a line must gain by every character exchanged, and not by quotes and
     dashes alone: those are at home beside letters, and «слово» would pass for letters in disguise.
     """
+    single = chain[-1].right != UTF8
     read = [(index, reading.text) for index, reading in enumerate(readings) if reading is not None]
     after = language.lines([text for _, text in read])
     made = [
@@ -66,7 +71,11 @@ def won_lines(
         made = [replace(won, gain=won.gain + _besides(won)) for won in likely]
     else:
         made = [replace(won, gain=won.gain + _MARK_IN_UTF8 * _marks_gained(won)) for won in made]
-    return [won for won in made if won.gain > 0 and not (single and _doubtful(won))]
+    return [
+        won
+        for won in made
+        if won.gain > 0 and not (single and (_doubtful(won) or _impossible(won, chain[0].wrong)))
+    ]
 
 
 def _besides(won: Won) -> float:
@@ -90,6 +99,8 @@ def evidence(chain: tuple[Pair, ...], won: list[Won], language: Model) -> float 
         return gain if gain >= max(_GAIN[kind], _GAIN_PER_CHARACTER * changed) else None
     pooled = sum(max(0.0, line.gain - _CHANCE) for line in won)
     if kind == "twice" and not all(_FAMILIAR.fullmatch(line.new) for line in won):
+        return None
+    if kind == "twice" and not any(_WORD.search(line.new) or is_english(line.new) for line in won):
         return None
     needed = _GAIN["marks"] if kind == "twice" and _into_marks(won) else _GAIN[kind]
     if pooled < max(needed, _GAIN_PER_CHARACTER * changed):
@@ -137,6 +148,32 @@ def _doubtful(won: Won) -> bool:
     if 2 * at_home >= len(exchanged) and won.gain < _GAIN_FROM_MARKS:
         return True
     return won.gain < _GAIN_PER_CHARACTER * len(exchanged)
+
+
+def _impossible(won: Won, wrong: str) -> bool:
+    """Say whether a line can not come from a damage, or its cure is no Russian that we know.
+
+    Letters that the wrong codec lacks were never read with it; other languages in Cyrillic turn
+    from one unknown word into the next.
+    """
+    kept = [char for char in won.old if char > "\x7f" and char.isalpha()]
+    if not any(map(is_cyrillic, won.new)):
+        foreign = not frozenset(high_characters(wrong)).issuperset(kept)
+        return foreign or not (is_english(won.new) or _CONTROLS.search(won.old))
+    if not kept and not _RUNS.search(won.old):
+        return True
+    made = sum(map(is_cyrillic, won.new))
+    if made >= LETTERS and not _WORD.search(won.new):
+        return True
+    swapped = sum(map(is_cyrillic, won.old)) >= LETTERS
+    return swapped and words.known_share(won.new) < max(
+        _KNOWN_SHARE, words.known_share(won.old) + _MORE_KNOWN
+    )
+
+
+def is_cyrillic(char: str) -> bool:
+    """Say whether a character is a Cyrillic letter."""
+    return "\u0400" <= char <= "\u04ff"
 
 
 def _reads_well(won: list[Won], language: Model) -> bool:

@@ -66,7 +66,8 @@ def _families() -> list[tuple[Iterable[int], float, float]]:
 class Model:
     """Scores text; made once per language by :func:`model`."""
 
-    def __init__(self, training: str) -> None:
+    def __init__(self, training: str, *, knows_russian: bool) -> None:
+        self.knows_russian = knows_russian
         self._class, spread, prior = _classes()
         self._emoji = int(self._class[0x2728])
         counts = np.asarray(prior, dtype=np.float64)
@@ -159,7 +160,8 @@ def model(language: str | None) -> Model:
     names = dict.fromkeys(name for one in chosen for name in LANGUAGES[one])
     folder = files("loratelier.corpus") / "data"
     prose = "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
-    return Model(f"{prose}\n{printed(prose)}" if "prose_en.txt" in names else prose)
+    training = f"{prose}\n{printed(prose)}" if "prose_en.txt" in names else prose
+    return Model(training, knows_russian="ru" in chosen)
 
 
 def printed(text: str) -> str:

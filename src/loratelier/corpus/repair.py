@@ -18,7 +18,6 @@ from loratelier.corpus.search import (
     GOOD,
     Found,
     is_quoted,
-    is_single,
     looks_odd,
     read_chain,
     search,
@@ -181,6 +180,9 @@ class _Work:
             for pair in chain:
                 self._read_again(group, pair, [read(line, pair) for line in self._lines(group)])
             self._times |= dict.fromkeys(group, _TIMES)
+        for chain in mended:
+            left = [place for place in places if place not in self._times]
+            self._apply(left, Found(chain, 0.0))
 
     def tidy(self) -> None:
         """Apply every rule of :mod:`~loratelier.corpus.tidy` to each text."""
@@ -249,7 +251,7 @@ class _Work:
             self._model.lines(lines),
             readings,
             self._model,
-            single=is_single(found.pairs),
+            found.pairs,
         )
         chosen = [places[line.index] for line in won]
         for pair in found.pairs:

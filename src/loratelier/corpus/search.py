@@ -16,6 +16,7 @@ from loratelier.corpus.codecs import (
 )
 from loratelier.corpus.evidence import evidence, won_lines
 from loratelier.corpus.language import Model
+from loratelier.corpus.words import known_share
 
 # Lines whose characters above ASCII score better than this on average look right, in nats.
 GOOD = -3.6
@@ -28,6 +29,7 @@ _SHORTLIST = 12
 _SECOND = 8.0
 
 _BY_DESIGN = 10.0
+_READS = 0.5  # of a line's Cyrillic, in known words
 
 # Someone who writes about damage shows it as code.
 _QUOTED = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
@@ -40,7 +42,7 @@ _ODD = re.compile(
     r"|[а-яё][А-ЯЁ](?![А-ЯЁ])|[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]"
     r"|(?<![\w.])[БГДЕЖЗЙЛМНПРСТУФХЦЧШЩЪЫЬЭЮ](?![\w.])|[A-Za-z][\xc0-\u024f]|[\xc0-\u024f][A-Za-z]"
     # Marks where they do not belong.
-    r"|^[»”’…\xa0–—][ а-яёa-z]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
+    r"|^[»”’…\xa0–—][ а-яёa-z]|\s[»”’…–—][а-яё]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
 )
 
 # An apostrophe, a quote or a dash that was UTF-8 and was exchanged thereafter.
@@ -73,6 +75,10 @@ def search(lines: list[str], language: Model) -> Found | None:
     as_utf8 = _best([(pair,) for pair in _FROM_UTF8], lines, language)
     if as_utf8 and _is_good(_after(lines, as_utf8), language):
         return as_utf8
+    # Between single-byte codecs a damaged line is Russian no more: one that reads is left out.
+    lines = [line for line in lines if known_share(line) < _READS]
+    if not lines:
+        return as_utf8
     once = _best(_likely([(pair,) for pair in _SWAPS], lines, language), lines, language)
     if as_utf8 and (once is None or as_utf8.gain + _BY_DESIGN > once.gain):
         return as_utf8
@@ -84,11 +90,6 @@ def search(lines: list[str], language: Model) -> Found | None:
         return twice or once
     before = _best([once.pairs], garbled, language)
     return twice if twice.gain > (before.gain if before else 0.0) + _SECOND else once
-
-
-def is_single(chain: Chain) -> bool:
-    """Say whether a chain ends in a single-byte codec, where the language alone is proof."""
-    return chain[-1].right != UTF8
 
 
 def read_chain(lines: list[str], chain: Chain) -> list[Reading | None]:
@@ -151,7 +152,7 @@ def _best(chains: Iterable[Chain], lines: list[str], language: Model) -> Found |
         readings = read_chain(lines, chain)
         if not any(readings):
             continue
-        won = won_lines(lines, before, readings, language, single=is_single(chain))
+        won = won_lines(lines, before, readings, language, chain)
         gain = evidence(chain, won, language)
         if gain is not None and (best is None or gain > best.gain + 1e-6):
             best = Found(chain, gain)

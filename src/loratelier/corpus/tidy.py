@@ -12,10 +12,11 @@ from loratelier.corpus.lookalikes import set_right
 from loratelier.corpus.words import is_known
 
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
-_LIGATURE = re.compile("[" + "".join(_LIGATURES) + "]")
+# A ligature by itself is spoken of, not printed.
+_LIGATURE = re.compile(r"(?<=[^\W\d_])[{0}]|[{0}](?=[^\W\d_])".format("".join(_LIGATURES)))
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 # Soft hyphens and zero-width marks between letters; a joiner between emoji is part of one.
-_INVISIBLE = re.compile(r"(?<=[^\W\d_])[\u00ad\u200b\u2060\ufeff]+(?=[^\W\d_])|[\u200b\u2060]+")
+_INVISIBLE = re.compile(r"(?<=[^\W\d_])[\u00ad\u200b\u2060\ufeff]+(?=[^\W\d_])|\u200b+")
 _CUT = re.compile(r"([^\W\d_]{2,})[-\u00ad\u2010]$")
 _TAIL = re.compile(r"([a-zа-яё]{2,})([.,;:!?»”)]*)(?:[ \t]+|$)")
 _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")

@@ -209,7 +209,7 @@ def _dash(left: str, right: str) -> float:
         return 0.0 if before and after else 2.0
     if before.isdigit() and after.isdigit():
         return 3.0
-    if re.search(r"[a-z]{2}[\"”’)]?$", left) and re.match(r"[“\"(]?[A-Za-z]{1,}", right):
+    if re.search(r"[A-Za-z]{2}[\"”’)]?$", left) and re.match(r"[“\"(]?[A-Za-z]{1,}", right):
         return 1.5 if not _SHORTENED.match(right) else 5.0
     if before and after in ("", " ", "\n", "”", '"', "’"):
         return 2.5

@@ -16,7 +16,7 @@ import numpy as np
 from loratelier.corpus import typeset
 from loratelier.corpus.codecs import SINGLE, UTF8, Pair, high_characters
 from loratelier.corpus.language import Model
-from loratelier.corpus.words import is_known
+from loratelier.corpus.words import is_known, known_share
 
 Chain = tuple[Pair, ...]
 
@@ -34,7 +34,7 @@ _TWINS: tuple[Chain, ...] = (
 )
 
 # The odds that a line was damaged by one pair of 49, or by one chain of 2,401, which is rarer.
-_ONCE, _TWICE = -float(np.log(len(PAIRS))), -float(np.log(len(PAIRS) ** 2)) - 1.5
+_ONCE, _TWICE = -float(np.log(len(PAIRS))), -float(np.log(len(PAIRS) ** 2)) - 0.5
 _SEEN = 4.0  # how much likelier a chain is that mended other lines of the same source
 _AT_ONCE = 20.0  # a gain by a chain seen before that needs no other to be tried
 
@@ -44,16 +44,18 @@ _GLUED = 10.0  # for a Cyrillic letter beside a Latin one
 _FEWEST_LETTERS = 4
 _CLOSEST = 8  # results whose words are looked up
 _KNOWN_SHARE = 0.6
+_SURE, _STRANGE = 15.0, 40.0  # gains that need no words known besides
 # A dictionary word is likelier than its trigrams say, the more so the longer it is.
-_KNOWN, _KNOWN_LETTER, _SHORT, _MOST = 3.5, 1.5, 5, 20.0
+_KNOWN, _KNOWN_LETTER, _SHORT, _MOST = 5.0, 1.5, 5, 20.0
 _CAPITAL = 2.5  # a line begins with a capital more often than not
 
 _FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥‹›]*")
 _CYRILLIC = re.compile("[А-яЁё]")
 _HIGH = re.compile(r"[^\x00-\x7f]+")
 _SHORTEST_RUN = 3  # what a Russian word became is at least so long
-_READS = 0.25  # of its letters in words that the dictionary knows: no garble, nor another language
+READS = 0.25  # of its letters in words that the dictionary knows: no garble, nor another language
 _UPSET, _CALM = re.compile("[а-яё][А-ЯЁ]"), 40  # a capital after a small letter, and in how much
+_SMALL = re.compile("[а-яё]{3,}")
 _RUSSIAN = re.compile("[А-яЁё]{3,}")
 _SCRIPTS_MIXED = re.compile("(?<=[A-Za-z])[А-яЁё]|(?<=[А-яЁё])[A-Za-z]")
 
@@ -81,8 +83,10 @@ def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Un
         seen: chains that mended other lines of the same source.
     """
     runs = _Runs(line)
-    if _known_share(line) >= _READS:
-        return _best(runs, _through(runs.key, _TWINS), language, seen)
+    if language.knows_russian and known_share(line) >= READS:
+        undone = _best(runs, _through(runs.key, _TWINS), language, seen)
+        surer = undone and (undone.gain >= _SURE or known_share(undone.text) > known_share(line))
+        return undone if surer else None
     if not (runs.may_be_russian or typeset.is_odd(line)):
         return None
     known = _best(runs, _through(runs.key, seen), language, seen)
@@ -158,7 +162,7 @@ def _best(runs: _Runs, results: Results, language: Model, seen: frozenset[Chain]
     marks = {runs.filled(key): key for key in results if typeset.may_stand(key)}
     for text, gain in typeset.gains(runs.line, marks):
         gains[text] = (gain + odds[marks[text]], marks[text])
-    if not gains or max(gains.values())[0] < needed:
+    if language.knows_russian and (not gains or max(gains.values())[0] < needed):
         needed = _PROVEN_RUSSIAN
         gains = {
             text: (gain + odds[key], key) for text, key, gain in _russian(runs, odds, language)
@@ -200,10 +204,23 @@ def _russian(
         range(len(texts)), key=lambda n: float(totals[n + 1]) + odds[keys[n]], reverse=True
     )
     before = float(totals[0]) + _words(line)
-    share = _known_share(line)
+    share = known_share(line)
     for n in order[:_CLOSEST]:
-        if _known_share(texts[n]) >= max(_KNOWN_SHARE, share):
-            yield texts[n], keys[n], float(totals[n + 1]) + _words(texts[n]) - before
+        glued = max(0, _mixed(texts[n]) - _mixed(line))
+        gain = float(totals[n + 1]) + _words(texts[n]) - before - _GLUED * glued
+        # New words and names are in no dictionary; nor is another language, which gains little.
+        sure = gain >= (_SURE if share >= READS else _STRANGE) and _is_written(keys[n])
+        if sure or known_share(texts[n]) >= _KNOWN_SHARE:
+            yield texts[n], keys[n], gain
+
+
+def _is_written(key: str) -> bool:
+    """Say whether there is a word in small letters, and more than one letter over and over."""
+    return len(set("".join(_SMALL.findall(key)))) >= _FEWEST_LETTERS
+
+
+def _mixed(text: str) -> int:
+    return len(_SCRIPTS_MIXED.findall(text))
 
 
 def _words(text: str) -> float:
@@ -212,14 +229,7 @@ def _words(text: str) -> float:
         for word in _RUSSIAN.findall(text)
         if is_known(word)
     )
-    return known + _CAPITAL * text[:1].isupper() - _GLUED * len(_SCRIPTS_MIXED.findall(text))
-
-
-def _known_share(text: str) -> float:
-    """Return how much of a text's Cyrillic words, by letters, the dictionary knows."""
-    words = _RUSSIAN.findall(text)
-    letters = sum(map(len, words))
-    return sum(len(word) for word in words if is_known(word)) / letters if letters else 0.0
+    return known + _CAPITAL * text[:1].isupper()
 
 
 @lru_cache

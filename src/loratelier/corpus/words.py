@@ -7,6 +7,8 @@ from functools import lru_cache
 from pymorphy3 import MorphAnalyzer
 
 _RUN = re.compile(r"[\u0400-\u04ff]+")
+_TELLING = re.compile(r"[^\x00-\x7f\xa0«»“”„‘’—–…№]+")
+_SHORT = re.compile(r"(?<![\u0400-\u04ff])[\u0400-\u04ff]{1,2}(?![\u0400-\u04ff])")
 _BROKEN = re.compile(r"[а-яё][А-ЯЁ]")
 _LONG = 3
 
@@ -30,6 +32,16 @@ def is_known(word: str) -> bool:
         return False
     known: bool = _dictionary().word_is_known(word.lower())
     return known
+
+
+def known_share(text: str) -> float:
+    """Return how much of a text above ASCII is Russian words that the dictionary knows, 0 to 1.
+
+    Words of three letters and more count, and so does whatever else is no mark of clean prose.
+    """
+    known = sum(len(run) for run in _RUN.findall(text) if len(run) >= _LONG and is_known(run))
+    others = sum(map(len, _TELLING.findall(_SHORT.sub("", text))))
+    return known / others if others else 0.0
 
 
 def worth(token: str) -> float:
