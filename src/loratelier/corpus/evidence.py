@@ -12,7 +12,7 @@ from loratelier.corpus.language import AT_HOME, Model
 from loratelier.corpus.typeset import is_english
 
 # A reading must make the text at least this much likelier in all ...
-_GAIN = {"utf-8": 12.0, "single": 9.0, "twice": 20.0, "marks": 14.0}
+_GAIN = {"utf-8": 12.0, "single": 9.0}
 # ... and by this much per character exchanged, so that many small gains are no proof.
 _GAIN_PER_CHARACTER = 1.5
 # Where marks alone are exchanged, clean text has more ways to look damaged.
@@ -22,8 +22,6 @@ _CHANCE = 2.0
 # UTF-8 that gives a mark of clean prose spans three bytes that fit each other: proof by itself.
 _MARK_IN_UTF8 = 5.0
 # Between single-byte codecs nothing but the language tells right from wrong: it must read well.
-# Two readings can make anything of anything: only letters of ours and marks are a cure.
-_FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥]*")
 _LIGATURES = frozenset("ﬁﬂ")  # at home in what a PDF gave
 _NATURAL = -4.6
 # A line begins with a capital more often than not.
@@ -93,26 +91,16 @@ def _marks_gained(won: Won) -> int:
 def evidence(chain: tuple[Pair, ...], won: list[Won], language: Model) -> float | None:
     """Return the pooled gain of a chain of readings when it is proof enough, else None."""
     gain = sum(line.gain for line in won)
-    kind = "twice" if len(chain) > 1 else "utf-8" if chain[0].right == UTF8 else "single"
+    kind = "utf-8" if chain[-1].right == UTF8 else "single"
     changed = sum(_differing(line.old, line.new) for line in won)
     if kind == "utf-8":
         return gain if gain >= max(_GAIN[kind], _GAIN_PER_CHARACTER * changed) else None
     pooled = sum(max(0.0, line.gain - _CHANCE) for line in won)
-    if kind == "twice" and not all(_FAMILIAR.fullmatch(line.new) for line in won):
-        return None
-    if kind == "twice" and not any(_WORD.search(line.new) or is_english(line.new) for line in won):
-        return None
-    needed = _GAIN["marks"] if kind == "twice" and _into_marks(won) else _GAIN[kind]
-    if pooled < max(needed, _GAIN_PER_CHARACTER * changed):
+    if pooled < max(_GAIN[kind], _GAIN_PER_CHARACTER * changed):
         return None
     if not (_from_controls(won) or _reads_well(won, language)) or _shouts(won):
         return None
     return gain
-
-
-def _into_marks(won: list[Won]) -> bool:
-    """Say whether what a reading leaves above ASCII are marks of clean prose, in English."""
-    return all(char.isascii() or char in AT_HOME for line in won for char in line.new)
 
 
 def _shouts(won: list[Won]) -> bool:

@@ -20,6 +20,7 @@ _MOST_READINGS = 64
 
 _WORD = re.compile(r"(?<![\w'’`./\\@#$%&=<>-])[A-Za-z0-9А-яЁёЅІЈѕіј]{3,}(?![\w'’`/\\@=<>-])")
 _CYRILLIC_LETTER = re.compile(r"[А-яЁё]")
+_TORN = re.compile("[a-z][A-Z]")
 _OTHER = re.compile(r"[A-Za-z0-9]")
 
 
@@ -74,4 +75,5 @@ def _to_latin(word: str) -> str:
     if any(char.isdigit() for char in word) or not word[-1].isascii():
         return word
     letters = [char if char.isascii() else _LATIN.get(char, "") for char in word]
-    return "".join(letters) if all(letters) else word
+    made = "".join(letters)
+    return made if all(letters) and not _TORN.search(made) else word

@@ -256,7 +256,7 @@ class _Work:
         chosen = [places[line.index] for line in won]
         for pair in found.pairs:
             read_again = reread(self._lines(chosen), pair)
-            self._read_again(chosen, pair, [again and again.text for again in read_again])
+            self._read_again(chosen, pair, [again.text if again else None for again in read_again])
 
     def _read_again(
         self, places: list[tuple[int, int]], pair: Pair, made: Sequence[str | None]
@@ -268,8 +268,9 @@ class _Work:
                 changes.setdefault(text, []).append(Change(line + 1, old, new))
                 self._texts[text][line] = new
                 self._times[text, line] = self._times.get((text, line), 0) + 1
-        for text, made in changes.items():
-            self._steps[text].append(_step("re-encode", pair.wrong, pair.right, made, self._model))
+        for text, changed in changes.items():
+            step = _step("re-encode", pair.wrong, pair.right, changed, self._model)
+            self._steps[text].append(step)
 
 
 def _step(kind: str, wrong: str, right: str, changes: list[Change], language: Model) -> Step:

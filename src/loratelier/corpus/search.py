@@ -1,35 +1,25 @@
-"""The search for a damage: every reading once, and every two of them where one is not enough."""
+"""The search for a damage that lines share: every reading, its evidence pooled over all of them.
+
+It mends what no line can prove by itself: lines that lost bytes, and words damaged among others.
+"""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
 
-from loratelier.corpus.codecs import (
-    SINGLE,
-    UTF8,
-    Pair,
-    Reading,
-    high_characters,
-    reread,
-)
+from loratelier.corpus import typeset
+from loratelier.corpus.codecs import UTF8, Reading, reread
 from loratelier.corpus.evidence import evidence, won_lines
 from loratelier.corpus.language import Model
+from loratelier.corpus.undo import PAIRS, READS, Chain, may_be_russian
 from loratelier.corpus.words import known_share
 
 # Lines whose characters above ASCII score better than this on average look right, in nats.
 GOOD = -3.6
-# Only text worse than this is worth the thousand pairs of readings, and a few lines of it suffice.
-_GARBLED = -4.2
-_TWICE_LINES = 8
-# Of those pairs this many are looked at closely: what trigrams rank lower is no cure.
+# This many readings are looked at closely: what trigrams rank lower is no cure.
 _SHORTLIST = 12
-# Two misreadings are rarer than one: a second must be worth this much more, in nats.
-_SECOND = 8.0
 
 _BY_DESIGN = 10.0
-_READS = 0.5  # of a line's Cyrillic, in known words
 
 # Someone who writes about damage shows it as code.
 _QUOTED = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
@@ -45,18 +35,10 @@ _ODD = re.compile(
     r"|^[»”’…\xa0–—][ а-яёa-z]|\s[»”’…–—][а-яё]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
 )
 
-# An apostrophe, a quote or a dash that was UTF-8 and was exchanged thereafter.
-_SPRINKLED = re.compile(
-    r"[A-Za-z][^\x00-\x7f]{3,9}[a-z]{0,2}\b|(?<!\S)[^\x00-\x7f\w]{3,9}[A-Za-z ]"
-)
+_CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")
 
-Chain = tuple[Pair, ...]
-
-_PAIRS = tuple(
-    Pair(wrong, right) for right, wrong in product((UTF8, *SINGLE), SINGLE) if wrong != right
-)
-_SWAPS = tuple(pair for pair in _PAIRS if pair.right != UTF8)
-_FROM_UTF8 = tuple(pair for pair in _PAIRS if pair.right == UTF8)
+_SWAPS = tuple(pair for pair in PAIRS if pair.right != UTF8)
+_FROM_UTF8 = tuple(pair for pair in PAIRS if pair.right == UTF8)
 
 
 @dataclass(frozen=True)
@@ -76,20 +58,16 @@ def search(lines: list[str], language: Model) -> Found | None:
     if as_utf8 and _is_good(_after(lines, as_utf8), language):
         return as_utf8
     # Between single-byte codecs a damaged line is Russian no more: one that reads is left out.
-    lines = [line for line in lines if known_share(line) < _READS]
+    lines = [line for line in lines if _may_be_exchanged(line)]
     if not lines:
         return as_utf8
     once = _best(_likely([(pair,) for pair in _SWAPS], lines, language), lines, language)
-    if as_utf8 and (once is None or as_utf8.gain + _BY_DESIGN > once.gain):
-        return as_utf8
-    garbled = _garbled(_after(lines, once), lines, language, mended=once is not None)
-    if not garbled:
-        return once
-    twice = _best(_likely(_twice(), garbled, language), garbled, language)
-    if once is None or twice is None:
-        return twice or once
-    before = _best([once.pairs], garbled, language)
-    return twice if twice.gain > (before.gain if before else 0.0) + _SECOND else once
+    return as_utf8 if as_utf8 and (once is None or as_utf8.gain + _BY_DESIGN > once.gain) else once
+
+
+def _may_be_exchanged(line: str) -> bool:
+    possible = may_be_russian(line) or typeset.is_odd(line) or _CONTROLS.search(line)
+    return bool(possible) and known_share(line) < READS
 
 
 def read_chain(lines: list[str], chain: Chain) -> list[Reading | None]:
@@ -125,26 +103,6 @@ def is_quoted(line: str) -> bool:
     return "`" in line and _QUOTED.sub("", line).isascii()
 
 
-def _garbled(after: list[str], lines: list[str], language: Model, *, mended: bool) -> list[str]:
-    """Return some of the lines that look wrong even after one reading.
-
-    Without one they must be mostly above ASCII and read like no language, or hold in some word more
-    such characters than any letter or mark is worth.
-    """
-    totals, high = language.telling(after)
-    chosen = []
-    for line, now, total, count in zip(lines, after, totals, high, strict=True):
-        bad = total < _GARBLED * count
-        mostly = 2 * count > sum(char.isalpha() for char in now)
-        if (
-            (bad and mostly)
-            or (mended and now != line and looks_odd(now))
-            or _SPRINKLED.search(now)
-        ):
-            chosen.append(line)
-    return chosen[:_TWICE_LINES]
-
-
 def _best(chains: Iterable[Chain], lines: list[str], language: Model) -> Found | None:
     best: Found | None = None
     before = language.lines(lines)
@@ -177,20 +135,3 @@ def _likely(chains: Iterable[Chain], lines: list[str], language: Model) -> list[
     totals = language.lines(flat).reshape(len(results), len(lines)).sum(axis=1)
     order = sorted(zip(totals, results.values(), strict=True), key=lambda pair: -float(pair[0]))
     return [chain for _, chain in order[:_SHORTLIST]]
-
-
-@lru_cache
-def _twice() -> tuple[Chain, ...]:
-    """Return the chains of two readings, leaving out those that come to the same."""
-    found: dict[tuple[tuple[str, str], ...], Chain] = {}
-    for first, second in product(_SWAPS, _SWAPS):
-        if second.wrong != first.right:
-            outer, inner = _exchange(second), _exchange(first)
-            both = {a: outer.get(b, b) for a, b in inner.items()}
-            found.setdefault(tuple(sorted((outer | both).items())), (first, second))
-    mixed = (*product(_SWAPS, _FROM_UTF8), *product(_FROM_UTF8, _SWAPS))
-    return (*found.values(), *(chain for chain in mixed if chain[1].wrong != chain[0].right))
-
-
-def _exchange(pair: Pair) -> dict[str, str]:
-    return dict(zip(high_characters(pair.wrong), high_characters(pair.right), strict=True))

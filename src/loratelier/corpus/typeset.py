@@ -29,23 +29,28 @@ _AGAIN = 0.3  # of its cost, where a character stands in the line already
 _KNOWN_WORD, _STRANGE_WORD = (6.0, 0.5), (8.0, 1.0)  # a Cyrillic word by itself; each letter of it
 
 _OUT_OF_PLACE = 7.0
+_ALONE = 7.0  # for an accented letter that is no word
 _TORN = 9.0  # for a sign inside a word, but for these
 _INSIDE = frozenset("’‘—–…·\xa0")
 
 # One of the first tells English from its neighbours, or two of the others.
 _ENGLISH = re.compile(
-    r"(?<![A-Za-z])(?:the|and|with|that|this|you|your|are|from|have|has|which|what|would|there|they|their|his|"
-    r"she|her|when|how|don|doesn|didn|isn|Figure|Chapter|Table|Example|Section|The|This|You|What)(?![A-Za-z])"
+    r"(?<![A-Za-z])(?:the|and|with|that|this|you|your|are|from|have|has|been|which|what|would|there|"
+    r"they|their|his|she|her|when|where|how|because|just|should|could|don|doesn|didn|isn|I|"
+    r"Figure|Chapter|Table|Example|Section|Appendix)(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _WEAK = re.compile(
-    r"(?<![A-Za-z])(?:of|to|is|in|it|an?|on|as|by|be|or|was|were|I|not|for|at|but|can|do|all|if|we|he|my|who|"
-    r"no|one|so|more|than|will|into|out|up|only|If|In|To|It|We|An?|II?|Is|On|For|How|Why)(?![A-Za-z])"
+    r"(?<![A-Za-z])(?:of|to|is|in|it|an?|on|as|by|be|or|was|were|not|for|at|but|can|do|all|if|we|he|"
+    r"my|who|me|am|go|get|no|one|so|more|than|will|must|into|out|up|only|after|any|why|our|its)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _OTHERWISE = re.compile(
     r"(?<![A-Za-z])(?:di|che|il|la|le|les|des|el|los|una?|der|die|das|und|ist|mit|og|at|er|de|que|para|em|da|"
     r"je|het|een|och|att|du|kan|til|av|af|ich|eine?|nicht|von|zu|auch|med|inte|ett|som|per|non|se|est|pour|dans|sur|nie|na|do|ja|az|egy|hogy|si|nu|en|hvis|klik|eller|flere|ikke|uma|este|esta|como|sul|nella|sie|wenn)(?![A-Za-z])"
 )
-_NUMBERED = re.compile(r"(?:\d\.|[a-z]{4})[^\x00-\x7f]{1,9}(?:[A-Z][a-z]|\d+\.)")
+_NUMBERED = re.compile(r"(?:\d\.|[a-z]{4})[^\x00-\x7f]{1,9}(?:[A-Z]|\d+\.)")
 _CAPITAL_WORD = re.compile("[A-Z][a-z]")
 _WORD = re.compile("[A-Za-z]{2,}")
 _FEWEST_WORDS = 3
@@ -63,10 +68,11 @@ _NEGATED = re.compile(
     r"(?:\b(?:do|ca|wo|is|does|did|could|would|should|has|have|had|was|were|are|ai|must|need))n$",
     re.I,
 )
-_SHORTENED = re.compile(r"(s|t|d|m|re|ve|ll)(?![^\W\d_])")
+_SHORTENED = re.compile(r"(s|t|d|m|re|ve|ll)(?![^\W\d_])", re.IGNORECASE)
 
 # By how many nats a result must be likelier than the line as it is, all odds counted.
 PROVEN = 0.5
+PROVEN_LATIN = 8.0  # in what may be English or not: a title, names, a list
 _LEAST_ODDS = 2.0
 _RAREST = 8.0  # what costs more is no cure
 _DOUBTFUL = 4.0
@@ -98,10 +104,14 @@ def _may_be_english(line: str) -> bool:
 
 def is_odd(line: str) -> bool:
     """Say whether English marks could stand in a line better than what stands there."""
-    if not is_english(line):
+    if is_english(line):
+        least = PROVEN
+    elif _may_be_english(line):
+        least = PROVEN_LATIN
+    else:
         return False
     distinct = len({char for char in line if char > "\x7f"})
-    return cost(line) - distinct >= PROVEN + _LEAST_ODDS
+    return cost(line) - distinct >= least + _LEAST_ODDS
 
 
 def cost(line: str) -> float:
@@ -171,7 +181,7 @@ def _apostrophe(left: str, right: str) -> float:
     if before.isdigit() and right[:1] == "s":
         return 1.0
     if _letter(before) and short:
-        return 5.0 if short[1] == "t" and not left.endswith(("n", "N")) else 0.0
+        return 5.0 if short[1] in "tT" and not left.endswith(("n", "N")) else 0.0
     if _letter(before) and _letter(after):
         return 1.0 if left[-2:] in ("O", " O", "“O") or left[-1:] in "DO" else 3.0
     if left.rfind("‘") > left.rfind("’") and not before.isspace():
@@ -281,10 +291,10 @@ def _foreign(char: str, left: str, right: str) -> float:
     if _ABOUT_LETTERS.search(left) or _ABOUT_LETTERS.search(right):
         return -4.0
     if char in _TWINS and _is_twin(char, left, right):
-        return -8.0 if _letter(left[-1:]) and _letter(right[:1]) else -4.0
+        return -8.0 if _letter(left[-1:]) and _letter(right[:1]) else -2.0
     if any(map(_letter, beside)):
-        return 3.0
-    return 2.5 if char.isalpha() and not beside.strip() else 0.0
+        return 3.0 * sum(map(_letter, beside))
+    return 4.0 if char.isalpha() and not beside.strip() else 0.0
 
 
 def _is_twin(char: str, left: str, right: str) -> bool:
@@ -305,20 +315,22 @@ def _accented(char: str, left: str, right: str) -> float:
     inside = _letter(before) or _letter(after)
     if char.isupper():
         odd = before.islower() or (_letter(before) and _SHORTENED.match(right))
+        if before == "I" and _SHORTENED.match(right):
+            return _TORN
         if odd or (not _letter(before) and (_ENGLISH.match(right) or _CAPITAL_WORD.match(right))):
             return _OUT_OF_PLACE
-        return 0.5 if inside else 5.0
+        return 0.5 if inside else _ALONE
     if not inside:
-        return 0.0 if char == "à" else 5.0
+        return 0.0 if char == "à" else _ALONE
     if _letter(before) and before.islower() and after.isupper():
         return 5.0
     if not _letter(before) and (after.isupper() or _ENGLISH.match(right)):
         return 5.0
     short = _SHORTENED.match(right)
     if short and before and before.isascii():
-        if short[1] == "t":
+        if short[1] in "tT":
             return 6.0 if _NEGATED.search(left) else 0.0
-        if short[1] == "s":
+        if short[1] in "sS":
             return 4.0 if char != "é" and re.search("[A-Za-z]{2}$", left) else 0.0
         return 3.0 if re.search(r"\b(?:I|[Ww]e|[Tt]hey|[Yy]ou|[Hh]e|[Ss]he|it)$", left) else 0.0
     if not _letter(before) and re.match("[a-z]{3}", right):

@@ -39,7 +39,6 @@ _SEEN = 4.0  # how much likelier a chain is that mended other lines of the same 
 _AT_ONCE = 20.0  # a gain by a chain seen before that needs no other to be tried
 
 _PROVEN_RUSSIAN = 5.0
-_PROVEN_LATIN = 12.0  # for marks in what may be English or not: a title, names, a list
 _GLUED = 10.0  # for a Cyrillic letter beside a Latin one
 _FEWEST_LETTERS = 4
 _CLOSEST = 8  # results whose words are looked up
@@ -52,7 +51,7 @@ _CAPITAL = 2.5  # a line begins with a capital more often than not
 _FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥‹›]*")
 _CYRILLIC = re.compile("[А-яЁё]")
 _HIGH = re.compile(r"[^\x00-\x7f]+")
-_SHORTEST_RUN = 3  # what a Russian word became is at least so long
+_LONG_RUN = re.compile(r"[^\x00-\x7f]{3}")
 READS = 0.25  # of its letters in words that the dictionary knows: no garble, nor another language
 _UPSET, _CALM = re.compile("[а-яё][А-ЯЁ]"), 40  # a capital after a small letter, and in how much
 _SMALL = re.compile("[а-яё]{3,}")
@@ -85,14 +84,25 @@ def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Un
     runs = _Runs(line)
     if language.knows_russian and known_share(line) >= READS:
         undone = _best(runs, _through(runs.key, _TWINS), language, seen)
-        surer = undone and (undone.gain >= _SURE or known_share(undone.text) > known_share(line))
-        return undone if surer else None
+        return undone if undone and _is_better(line, undone) else None
     if not (runs.may_be_russian or typeset.is_odd(line)):
         return None
     known = _best(runs, _through(runs.key, seen), language, seen)
     if known is not None and known.gain >= _AT_ONCE:
         return known
     return _best(runs, _results(runs.key), language, seen)
+
+
+def _is_better(line: str, undone: Undone) -> bool:
+    """Say whether a line that read well reads better: more words known, or capitals in place."""
+    calm = len(_UPSET.findall(undone.text)) <= len(_UPSET.findall(line))
+    known = known_share(undone.text) > known_share(line)
+    return calm and (known or undone.gain >= _SURE)
+
+
+def may_be_russian(line: str) -> bool:
+    """Say whether there is anything in a line that a Russian word may have become."""
+    return _LONG_RUN.search(line) is not None
 
 
 class _Runs:
@@ -102,7 +112,7 @@ class _Runs:
         self.line = line
         self._runs = tuple(dict.fromkeys(_HIGH.findall(line)))
         self.key = "\n".join(self._runs)
-        self.may_be_russian = max(map(len, self._runs), default=0) >= _SHORTEST_RUN
+        self.may_be_russian = may_be_russian(line)
 
     def filled(self, key: str) -> str:
         """Return the line with what its runs have become in their places."""
@@ -158,7 +168,7 @@ def _best(runs: _Runs, results: Results, language: Model, seen: frozenset[Chain]
     """Return the likeliest of some results, each written as the runs of the line."""
     odds = {key: _odds(chains, seen) for key, chains in results.items()}
     gains: dict[str, tuple[float, str]] = {}
-    needed = typeset.PROVEN if typeset.is_english(runs.line) else _PROVEN_LATIN
+    needed = typeset.PROVEN if typeset.is_english(runs.line) else typeset.PROVEN_LATIN
     marks = {runs.filled(key): key for key in results if typeset.may_stand(key)}
     for text, gain in typeset.gains(runs.line, marks):
         gains[text] = (gain + odds[marks[text]], marks[text])
@@ -205,11 +215,12 @@ def _russian(
     )
     before = float(totals[0]) + _words(line)
     share = known_share(line)
+    written = any(map(str.isalpha, runs.key))  # and not drawn
     for n in order[:_CLOSEST]:
         glued = max(0, _mixed(texts[n]) - _mixed(line))
         gain = float(totals[n + 1]) + _words(texts[n]) - before - _GLUED * glued
         # New words and names are in no dictionary; nor is another language, which gains little.
-        sure = gain >= (_SURE if share >= READS else _STRANGE) and _is_written(keys[n])
+        sure = written and gain >= (_SURE if share >= READS else _STRANGE) and _is_written(keys[n])
         if sure or known_share(texts[n]) >= _KNOWN_SHARE:
             yield texts[n], keys[n], gain
 
