@@ -1,6 +1,8 @@
 """Repair, measured: lines restored exactly by pair and language, and clean lines changed.
 
-    python bench/repair.py [--lines 60] [--clean 12000] [--prose own|machine]
+    python -m bench.repair [--lines 60] [--clean 12000] [--prose own|machine] [--texts FOLDER]
+
+``--texts`` takes clean lines from the .txt files of a folder, for text that nobody here has seen.
 
 A line is damaged alone and mended alone: no neighbour is evidence for it. A pair counts where it
 can write the line without loss and changes it. Ambiguous are damaged lines that clean text may hold
@@ -20,6 +22,7 @@ from bench.damage import (
     ROOT,
     Pair,
     docstrings,
+    long_enough,
     manuals,
     misread,
     name,
@@ -31,6 +34,7 @@ from bench.damage import (
 from loratelier.corpus.repair import repair_text
 
 SEED = 11
+_UNCLEAN = re.compile(r"[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]|[\x00-\x1f\x7f-\x9f\ufffd]")
 # Signs and single letters that stand between spaces in clean text too, where a dash was.
 _SIGN = re.compile(r"(?<![^\s])[≈СРË](?![^\s])")
 
@@ -44,9 +48,14 @@ def ambiguous(line: str, damaged: str) -> bool:
     return all(place in signs for place in changed)
 
 
-def prose(kind: str, size: int) -> dict[str, list[str]]:
-    """Return lines to damage for each language: our own notes, or what the machine holds."""
-    if kind == "own":
+def prose(kind: str, size: int, folder: Path | None = None) -> dict[str, list[str]]:
+    """Return lines to damage for each language: our notes, what the machine holds, or a folder."""
+    if folder is not None:
+        found = lines_in(folder)
+        russian = [line for line in found if is_russian(line) and not re.search("[A-Za-z]", line)]
+        mixed = [line for line in found if is_russian(line) and re.search("[A-Za-z]{4}", line)]
+        english = [typographic(line) for line in found if not re.search("[\u0370-\uffff]", line)]
+    elif kind == "own":
         # Some of these notes are damaged on purpose, for the demo.
         russian = [line for line in vault("russian") if not repair_text(line).changed]
         english = [typographic(line) for line in vault("everyday", "philosophical")]
@@ -59,6 +68,18 @@ def prose(kind: str, size: int) -> dict[str, list[str]]:
     english = [line for line in english if not line.isascii()]
     lines = {"Russian": russian, "English": english, "mixed": mixed}
     return {language: sample(each, size, SEED) for language, each in lines.items()}
+
+
+def lines_in(folder: Path) -> list[str]:
+    """Return the clean lines of a folder's texts: long enough, and no letters of two alphabets."""
+    found: dict[str, None] = {}
+    for path in sorted(folder.glob("*.txt")):
+        found.update(dict.fromkeys(long_enough(iter(path.read_text("utf-8").split("\n")))))
+    return [line for line in found if not _UNCLEAN.search(line)]
+
+
+def is_russian(line: str) -> bool:
+    return re.search("[а-яё]{3}", line) is not None
 
 
 def restored(lines: Iterable[str], damage: Callable[[str], str | None]) -> Counter[str]:
@@ -84,7 +105,10 @@ def once(lines: dict[str, list[str]]) -> dict[tuple[Pair, str], Counter[str]]:
 
 
 def twice(lines: dict[str, list[str]]) -> dict[tuple[str, str], Counter[str]]:
-    """Damage one line of each language by every two pairs, and count by their kinds."""
+    """Damage one line of each language by every two pairs, and count by their kinds.
+
+    A second reading that changes nothing, or takes the first back, is none.
+    """
     counts: dict[tuple[str, str], Counter[str]] = {}
     for number, (first, second) in enumerate(product(PAIRS, PAIRS)):
         kind = " then ".join("UTF-8" if p[0] == "utf-8" else "single byte" for p in (first, second))
@@ -97,7 +121,10 @@ def twice(lines: dict[str, list[str]]) -> dict[tuple[str, str], Counter[str]]:
 
 def _both(line: str, first: Pair, second: Pair) -> str | None:
     damaged = misread(line, first)
-    return None if damaged is None else misread(damaged, second)
+    if damaged is None or damaged == line:
+        return None
+    again = misread(damaged, second)
+    return None if again == damaged else again
 
 
 def clean_lines(size: int) -> dict[str, list[str]]:
@@ -124,6 +151,10 @@ def clean_lines(size: int) -> dict[str, list[str]]:
         what: sample([x for x in each if x.strip()], size // 4, SEED)
         for what, each in lines.items()
     }
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line for line in path.read_text("utf-8").split("\n") if line.strip()]
 
 
 def _row(cells: Iterable[object]) -> None:
@@ -154,29 +185,48 @@ def _table(title: str, counts: dict[tuple[str, str], Counter[str]], languages: l
     print(f"\n{exact} of {exact + wrong} exactly: {exact / max(1, exact + wrong):.2%}")
 
 
+def speed(texts: dict[str, list[str]], lines: dict[str, list[str]]) -> None:
+    """Print lines a second of processor time: clean texts, and Russian damaged throughout."""
+    clean = [line for each in texts.values() for line in each]
+    damaged = [misread(line, ("utf-8", "cp1251")) or "" for line in lines["Russian"]]
+    print("\n### Lines a second, as one text\n")
+    for what, each in (("clean", clean), ("UTF-8 as Windows-1251", damaged)):
+        started = time.process_time()
+        repair_text("\n".join(each))
+        print(f"{what}: {len(each) / (time.process_time() - started):.0f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=60, help="lines of each language")
     parser.add_argument("--clean", type=int, default=12000, help="clean lines, about")
     parser.add_argument("--prose", choices=("own", "machine"), default="own")
+    parser.add_argument("--texts", type=Path, help="a folder of clean .txt files")
     chosen = parser.parse_args()
     started = time.perf_counter()
-    lines = prose(chosen.prose, chosen.lines)
+    lines = prose(chosen.prose, chosen.lines, chosen.texts)
     languages = list(lines)
     single = {(name(pair), one): counts for (pair, one), counts in once(lines).items()}
-    _table(f"Misread once ({chosen.prose} prose)", single, languages)
+    _table(f"Misread once ({chosen.texts or chosen.prose})", single, languages)
     _table("Misread twice, every two pairs", twice(lines), languages)
     print("\n### Clean lines changed\n")
     _row(["text", "lines", "changed"])
     _row(["---"] * 3)
     total = changed = 0
-    for what, each in clean_lines(chosen.clean).items():
+    texts = clean_lines(chosen.clean)
+    if chosen.texts:
+        texts |= {
+            path.stem: sample(lines_of(path), chosen.clean // 4, SEED)
+            for path in sorted(chosen.texts.glob("*.txt"))
+        }
+    for what, each in texts.items():
         touched = [line for line in each if repair_text(line).changed]
         _row([what, len(each), len(touched)])
         for line in touched:
             print(f"    {line!r} became {repair_text(line).text!r}")
         total, changed = total + len(each), changed + len(touched)
     _row(["**all**", total, changed])
+    speed(texts, lines)
     print(f"\n{time.perf_counter() - started:.0f} s")
 
 

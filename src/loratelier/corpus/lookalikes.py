@@ -21,11 +21,15 @@ _MOST_READINGS = 64
 _WORD = re.compile(r"(?<![\w'’`./\\@#$%&=<>-])[A-Za-z0-9А-яЁёЅІЈѕіј]{3,}(?![\w'’`/\\@=<>-])")
 _CYRILLIC_LETTER = re.compile(r"[А-яЁё]")
 _TORN = re.compile("[a-z][A-Z]")
+# A word of both alphabets, or of one and digits.
+MIXED = re.compile("[A-Za-z0-9][А-яЁёЅІЈѕіј]|[А-яЁёЅІЈѕіј][A-Za-z0-9]")
 _OTHER = re.compile(r"[A-Za-z0-9]")
 
 
 def set_right(line: str) -> str:
     """Return a line with look-alike letters in their own alphabet; one of equal length."""
+    if not MIXED.search(line):
+        return line
     mixed = [word for word in _WORD.findall(line) if _OTHER.search(word) and _is_mixed(word)]
     if not mixed:
         return line

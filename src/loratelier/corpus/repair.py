@@ -14,11 +14,11 @@ from loratelier.corpus import typeset
 from loratelier.corpus.codecs import LOST, NAMES, Pair, reread
 from loratelier.corpus.evidence import won_lines
 from loratelier.corpus.language import Model, model, nats_per_character
+from loratelier.corpus.odd import odd_lines
 from loratelier.corpus.search import (
     GOOD,
     Found,
     is_quoted,
-    looks_odd,
     read_chain,
     search,
 )
@@ -187,7 +187,10 @@ class _Work:
     def tidy(self) -> None:
         """Apply every rule of :mod:`~loratelier.corpus.tidy` to each text."""
         for number, lines in enumerate(self._texts):
+            text = "\n".join(lines)
             for rule in RULES:
+                if not rule.sign.search(text):
+                    continue
                 made = rule.apply(lines)
                 changes = [
                     Change(line, was, now)
@@ -196,7 +199,7 @@ class _Work:
                 ]
                 if changes:
                     self._steps[number].append(_step(rule.kind, "", "", changes, self._model))
-                    lines = made
+                    lines, text = made, "\n".join(made)
             self._texts[number] = lines
 
     def repairs(self) -> list[Repair]:
@@ -216,10 +219,11 @@ class _Work:
         places = [place for place in self._places if self._times.get(place, 0) < _TIMES]
         lines = [self._texts[text][line] for text, line in places]
         totals, high = self._model.telling(lines)
+        suspect = ((high > 0) & (totals < GOOD * high)) | odd_lines(lines)
         return [
             place
-            for place, line, total, count in zip(places, lines, totals, high, strict=True)
-            if ((count and total < GOOD * count) or looks_odd(line)) and not is_quoted(line)
+            for place, line, odd in zip(places, lines, suspect, strict=True)
+            if odd and not is_quoted(line)
         ]
 
     def _lines(self, places: list[tuple[int, int]]) -> list[str]:

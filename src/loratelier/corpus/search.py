@@ -24,17 +24,6 @@ _BY_DESIGN = 10.0
 # Someone who writes about damage shows it as code.
 _QUOTED = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
 
-# Characters that clean Russian and English hardly ever need: a line with one is looked at again.
-_ODD = re.compile(
-    r"[\x7f-\xa8\xaa-\xac\xaf\xb4-\xb6\xb8-\xba\xbc-\u03ff\u0402-\u040f\u0450-\u04ff"
-    r"†‡‰ˆ˜‹›‚€™√≈∆\u2500-\u259f\ue000-\uf8ff]"
-    # One capital inside or after small Cyrillic letters, scripts mixed in a word, single capitals.
-    r"|[а-яё][А-ЯЁ](?![А-ЯЁ])|[A-Za-z][\u0400-\u04ff]|[\u0400-\u04ff][A-Za-z]"
-    r"|(?<![\w.])[БГДЕЖЗЙЛМНПРСТУФХЦЧШЩЪЫЬЭЮ](?![\w.])|[A-Za-z][\xc0-\u024f]|[\xc0-\u024f][A-Za-z]"
-    # Marks where they do not belong.
-    r"|^[»”’…\xa0–—][ а-яёa-z]|\s[»”’…–—][а-яё]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
-)
-
 _CONTROLS = re.compile("[\x80-\x84\x86-\x9f]")
 
 _SWAPS = tuple(pair for pair in PAIRS if pair.right != UTF8)
@@ -91,11 +80,6 @@ def _after(lines: list[str], found: Found | None) -> list[str]:
     return [
         reading.text if reading else line for line, reading in zip(lines, readings, strict=True)
     ]
-
-
-def looks_odd(line: str) -> bool:
-    """Say whether a line holds what clean Russian and English hardly ever need."""
-    return _ODD.search(_QUOTED.sub("", line)) is not None
 
 
 def is_quoted(line: str) -> bool:

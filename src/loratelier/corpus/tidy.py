@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from loratelier.corpus.lookalikes import set_right
+from loratelier.corpus.lookalikes import MIXED, set_right
 from loratelier.corpus.words import is_known
 
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
@@ -17,7 +17,7 @@ _LIGATURE = re.compile(r"(?<=[^\W\d_])[{0}]|[{0}](?=[^\W\d_])".format("".join(_L
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 # Soft hyphens and zero-width marks between letters; a joiner between emoji is part of one.
 _INVISIBLE = re.compile(r"(?<=[^\W\d_])[\u00ad\u200b\u2060\ufeff]+(?=[^\W\d_])|\u200b+")
-_CUT = re.compile(r"([^\W\d_]{2,})[-\u00ad\u2010]$")
+_CUT = re.compile(r"([^\W\d_]{2,})[-\u00ad\u2010]$", re.MULTILINE)
 _TAIL = re.compile(r"([a-zа-яё]{2,})([.,;:!?»”)]*)(?:[ \t]+|$)")
 _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
 _FENCE = re.compile(r"^[ \t]*(?:> ?)*[ \t]*(?:`{3,}|~{3,})")
@@ -26,15 +26,20 @@ _FENCE = re.compile(r"^[ \t]*(?:> ?)*[ \t]*(?:`{3,}|~{3,})")
 _DRAWN = re.compile(
     r"\b\w*(?:JI|bI|bl|lO|IO|I0|III|TIb|9l|6bI|KaK|4To|4e)\w*\b|\b[a-z]+[A-Z][a-z]*\b"
 )
+_MAY_BE_DRAWN = re.compile("JI|b[Il]|lO|I[O0I]|9l|KaK|4To|4e|[a-z][A-Z]")
 _FEW_WORDS = 4
 _DRAWN_SHARE = 0.4
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One kind of tidying: its name in the record, and what it makes of the lines of a text."""
+    """One kind of tidying: its name in the record, and what it makes of the lines of a text.
+
+    Where ``sign`` is not found there is nothing to do.
+    """
 
     kind: str
+    sign: re.Pattern[str]
     apply: Callable[[list[str]], list[str]]
 
 
@@ -94,11 +99,11 @@ def _joined(lines: list[str]) -> list[str]:
 
 
 RULES = (
-    Rule("control characters removed", _each(lambda line: _CONTROLS.sub("", line))),
-    Rule("words cut at a line end joined", _joined),
-    Rule("invisible characters removed", _each(lambda line: _INVISIBLE.sub("", line))),
-    Rule("ligatures written out", _outside_code(_written_out)),
-    Rule("look-alike letters set right", _outside_code(set_right)),
+    Rule("control characters removed", _CONTROLS, _each(lambda line: _CONTROLS.sub("", line))),
+    Rule("words cut at a line end joined", _CUT, _joined),
+    Rule("invisible characters removed", _INVISIBLE, _each(lambda line: _INVISIBLE.sub("", line))),
+    Rule("ligatures written out", _LIGATURE, _outside_code(_written_out)),
+    Rule("look-alike letters set right", MIXED, _outside_code(set_right)),
 )
 
 
@@ -107,6 +112,8 @@ def drawn_lines(lines: list[str]) -> list[int]:
 
     «noJI» for «пол»: which letters were meant is lost, so nothing is put in their place.
     """
+    if not any(map(_MAY_BE_DRAWN.search, lines)):
+        return []
     found = []
     for number, (line, coded) in enumerate(zip(lines, _coded(lines), strict=True), start=1):
         words = re.findall(r"\b\w{2,}\b", line)

@@ -51,6 +51,7 @@ _OTHERWISE = re.compile(
     r"je|het|een|och|att|du|kan|til|av|af|ich|eine?|nicht|von|zu|auch|med|inte|ett|som|per|non|se|est|pour|dans|sur|nie|na|do|ja|az|egy|hogy|si|nu|en|hvis|klik|eller|flere|ikke|uma|este|esta|como|sul|nella|sie|wenn)(?![A-Za-z])"
 )
 _NUMBERED = re.compile(r"(?:\d\.|[a-z]{4})[^\x00-\x7f]{1,9}(?:[A-Z]|\d+\.)")
+_LETTERS = re.compile("[A-Za-z]+")
 _CAPITAL_WORD = re.compile("[A-Z][a-z]")
 _WORD = re.compile("[A-Za-z]{2,}")
 _FEWEST_WORDS = 3
@@ -60,6 +61,7 @@ _DRAWING = re.compile("[\u2500-\u259f]+")
 _DRAWN = 4.0
 _ENDS = frozenset(".,;:!?)]")
 _TWINS = frozenset("асеорхуіАВЕКМНОРСТХІ")  # what a slip of the keyboard leaves in a Latin word
+_CYRILLIC_WORDS = re.compile("[а-яё]{4}")
 _CYRILLIC_WORD = re.compile(r"[А-ЯЁа-яё][а-яё]+|[А-ЯЁ]{2,}")
 _LABEL = re.compile(
     r"(?:Figure|Chapter|Table|Example|Section|Appendix|Part|Step|[Pp]age|[Pp]|No|vol)\.?$"
@@ -82,7 +84,7 @@ _MOST_RUNS = 40
 def is_english(line: str) -> bool:
     """Say whether a line is English but for a few characters above ASCII."""
     runs = _HIGH.findall(line)
-    letters = sum(char.isascii() and char.isalpha() for char in line)
+    letters = sum(map(len, _LETTERS.findall(line)))
     if not 0 < len(runs) <= _MOST_RUNS or letters < 3 * len(runs):
         return False
     strong, weak = set(_ENGLISH.findall(line)), set(_WEAK.findall(line))
@@ -104,6 +106,8 @@ def _may_be_english(line: str) -> bool:
 
 def is_odd(line: str) -> bool:
     """Say whether English marks could stand in a line better than what stands there."""
+    if len(_CYRILLIC_WORDS.findall(line)) > 1:
+        return False
     if is_english(line):
         least = PROVEN
     elif _may_be_english(line):

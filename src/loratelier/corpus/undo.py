@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from loratelier.corpus import typeset
+from loratelier.corpus import marks, typeset
 from loratelier.corpus.codecs import SINGLE, UTF8, Pair, high_characters
 from loratelier.corpus.language import Model
 from loratelier.corpus.words import is_known, known_share
@@ -43,6 +43,7 @@ _GLUED = 10.0  # for a Cyrillic letter beside a Latin one
 _FEWEST_LETTERS = 4
 _CLOSEST = 8  # results whose words are looked up
 _KNOWN_SHARE = 0.6
+_RUSSIAN_SHARE = 0.75  # of what no other language in Cyrillic shares with Russian
 _SURE, _STRANGE = 15.0, 40.0  # gains that need no words known besides
 # A dictionary word is likelier than its trigrams say, the more so the longer it is.
 _KNOWN, _KNOWN_LETTER, _SHORT, _MOST = 5.0, 1.5, 5, 20.0
@@ -94,10 +95,15 @@ def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Un
 
 
 def _is_better(line: str, undone: Undone) -> bool:
-    """Say whether a line that read well reads better: more words known, or capitals in place."""
-    calm = len(_UPSET.findall(undone.text)) <= len(_UPSET.findall(line))
-    known = known_share(undone.text) > known_share(line)
-    return calm and (known or undone.gain >= _SURE)
+    """Say whether a line that read well reads better: known words, marks and capitals in place."""
+    if len(_UPSET.findall(undone.text)) > len(_UPSET.findall(line)):
+        return False
+    before, after = known_share(line), known_share(undone.text)
+    if after > before or undone.gain >= _SURE:
+        return True
+    return (
+        after >= _RUSSIAN_SHARE and undone.gain + marks.gain(line, undone.text) >= _PROVEN_RUSSIAN
+    )
 
 
 def may_be_russian(line: str) -> bool:
@@ -169,9 +175,9 @@ def _best(runs: _Runs, results: Results, language: Model, seen: frozenset[Chain]
     odds = {key: _odds(chains, seen) for key, chains in results.items()}
     gains: dict[str, tuple[float, str]] = {}
     needed = typeset.PROVEN if typeset.is_english(runs.line) else typeset.PROVEN_LATIN
-    marks = {runs.filled(key): key for key in results if typeset.may_stand(key)}
-    for text, gain in typeset.gains(runs.line, marks):
-        gains[text] = (gain + odds[marks[text]], marks[text])
+    set_well = {runs.filled(key): key for key in results if typeset.may_stand(key)}
+    for text, gain in typeset.gains(runs.line, set_well):
+        gains[text] = (gain + odds[set_well[text]], set_well[text])
     if language.knows_russian and (not gains or max(gains.values())[0] < needed):
         needed = _PROVEN_RUSSIAN
         gains = {
