@@ -24,7 +24,8 @@ _THOUSANDS = re.compile(r"(?<=\d)[ .,'\u00a0\u202f](?=\d{3}(?!\d))")
 _NUMBER = re.compile(r"\d{2,}")
 _LINK = re.compile(r"https?://[^\s)>\]]+")
 _CODE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
-_SHORT = 80  # characters by which a text may always differ in length
+_LEAST, _MOST = 0.4, 2.5  # how long a rephrasing may be beside its source
+_SHORT = 80  # characters by which it may always be longer
 _TELLING = 200  # letters from which on a language can be told safely
 
 
@@ -70,8 +71,7 @@ def check_reworded(text: str, source: str) -> None:
         raise Invalid("it begins with words about itself; give the new text alone")
     if "<text>" in text or "</text>" in text:
         raise Invalid("it has the tags of the request in it")
-    apart = abs(len(text) - len(source)) > _SHORT
-    if apart and not 0.4 <= len(text) / len(source) <= 2.5:
+    if not _LEAST * len(source) <= len(text) <= max(_MOST * len(source), len(source) + _SHORT):
         raise Invalid(
             f"it has {len(text)} characters and the text {len(source)}; say the same, no more and "
             "no less"

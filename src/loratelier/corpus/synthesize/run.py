@@ -139,8 +139,8 @@ class _Writer:
         reads = TASKS[self.settings.task].reads
         opening = self.opening(item, piece)
         messages, spent, fresh, why, said = opening, Cost(), Cost(), "", ""
-        for _ in range(self.settings.corrections + 1):
-            key = self._key(item, piece, messages)
+        for attempt in range(self.settings.corrections + 1):
+            key = self._key(item, piece, messages, attempt)
             answer = self.store.get(key) if self.store else None
             if answer is None:
                 try:
@@ -161,14 +161,14 @@ class _Writer:
         began = " ".join(said.split())[:_BEGAN]
         return _Outcome(Made(why=f"no usable answer: {why}", began=began), spent, fresh)
 
-    def _key(self, item: Item, piece: Piece, messages: Messages) -> str:
-        # The row is part of it: two rows of the same words each have an answer of their own.
+    def _key(self, item: Item, piece: Piece, messages: Messages, attempt: int) -> str:
+        # Two rows of the same words, and two attempts, each have an answer of their own.
         return key_of(
             {
                 "by": dict(self.asked.identity),
                 "most_tokens": self.settings.most_tokens,
                 "messages": [dict(each) for each in messages],
-                "row": [item.row, piece.message],
+                "row": [item.row, piece.message, attempt],
             }
         )
 
