@@ -13,7 +13,8 @@ import pytest
 from loratelier.corpus import Corpus, build_corpus
 from loratelier.corpus.formats import Rendered, parse
 from loratelier.corpus.scenes import read_graph
-from loratelier.corpus.synthesize import Api, Local, Rates, Settings, plan, synthesize
+from loratelier.corpus.synthesize import Api, Rates, Settings, plan, synthesize
+from loratelier.corpus.synthesize.local import Local
 from loratelier.kit.errors import InputError
 from tests.corpus.protocol_server import (
     KEY,

@@ -158,8 +158,7 @@ def _asked(
     of_api: dict[str, Any],
     seed: int | None,
 ) -> "Asked":
-    from loratelier.base import load_base
-    from loratelier.corpus.synthesize import Api, Local
+    from loratelier.corpus.synthesize import Api
 
     given = {name: value for name, value in of_api.items() if value is not None}
     if base is None:
@@ -175,6 +174,9 @@ def _asked(
     if given:
         option = "--" + next(iter(given)).replace("_", "-")
         raise InputError(f"{option} is for --api", "Leave it away")
+    from loratelier.base import load_base
+    from loratelier.corpus.synthesize.local import Local
+
     return Local(load_base(base), temperature=temperature, seed=seed or 0)
 
 

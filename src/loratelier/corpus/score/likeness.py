@@ -4,8 +4,7 @@ Either hashed character n-grams weighted by TF-IDF (no model at all: likeness of
 mean hidden state of a base at hand (likeness of content as that base sees it).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +21,6 @@ _BITS = 11
 _BLOCK = 1024
 # Odd, so that multiplying by it modulo 2^64 loses nothing: 2^64 divided by the golden ratio.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-
-
-def row_text(row: Mapping[str, Any]) -> str:
-    """Return everything that a row says: its messages one after another, or its text."""
-    if row.get("messages"):
-        return "\n".join(message["content"] for message in row["messages"])
-    return row.get("text") or ""
 
 
 def gram_vectors(texts: Sequence[str]) -> Vectors:

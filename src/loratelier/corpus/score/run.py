@@ -9,11 +9,12 @@ import numpy as np
 
 from loratelier.base import Base
 from loratelier.corpus.engine import Engine, Local, engine_of
+from loratelier.corpus.records import row_text
 from loratelier.corpus.score import metrics as m
 from loratelier.corpus.score.cache import Cache, key_of, open_cache
 from loratelier.corpus.score.forward import losses_of
 from loratelier.corpus.score.layout import Layout, Passage, lay_out
-from loratelier.corpus.score.likeness import gram_vectors, nearest_likeness, row_text
+from loratelier.corpus.score.likeness import gram_vectors, nearest_likeness
 from loratelier.corpus.score.metrics import Likelihood, Losses, Unscored, Value
 from loratelier.corpus.score.spread import spread
 from loratelier.kit.errors import InputError

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loratelier.corpus.folder import Corpus, content_hash
-from loratelier.corpus.lineage import MESSAGE, PASSAGE
+from loratelier.corpus.lineage import MESSAGE
 from loratelier.corpus.notes import ScoreNote, SelectionNote
+from loratelier.corpus.records import dropped_records
 from loratelier.corpus.report import NoteReport, Report
 from loratelier.corpus.score.columns import REASONS, recounted
-from loratelier.corpus.score.likeness import row_text
 from loratelier.corpus.select.wish import Wish
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark
@@ -159,33 +159,6 @@ def _replayed(
         reason = "replayed from a corpus without this score of this base"
         made[REASONS] = why + [{"column": column, "reason": reason} for column in lacking]
     return made
-
-
-def dropped_records(row: Mapping[str, Any], reason: str) -> list[dict[str, Any]]:
-    """Return a record for each source of the row, with the words that it became.
-
-    Sources that were put together give their words with the first of them, and so does a row that
-    is no list of messages.
-    """
-    messages = row["messages"] or []
-    turns = 1 + max((origin["message"] for origin in row["lineage"]), default=0)
-    words = [message["content"] for message in messages]
-    if len(words) != turns:
-        words = [row_text(row), *[""] * (turns - 1)]
-    records = []
-    for origin in row["lineage"]:
-        records.append(
-            {
-                "reason": reason,
-                "kind": PASSAGE if origin["role"] == "text" else MESSAGE,
-                "text": words[origin["message"]],
-                "conversation": row["conversation"],
-                "lossy": row["lossy"],
-                "lineage": [{**origin, "message": 0}],
-            }
-        )
-        words[origin["message"]] = ""
-    return records
 
 
 def _report(

@@ -7,8 +7,9 @@ from typing import Any
 
 from loratelier.base import Base
 from loratelier.corpus.folder import Corpus
+from loratelier.corpus.records import row_text
 from loratelier.corpus.report import count
-from loratelier.corpus.score.likeness import gram_vectors, hidden_vectors, row_text
+from loratelier.corpus.score.likeness import gram_vectors, hidden_vectors
 from loratelier.corpus.score.metrics import ALIASES, METRICS
 from loratelier.corpus.select.pick import FacilityLocation, Picker, Ranked
 from loratelier.corpus.select.rebuild import rebuild, replayed

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loratelier.corpus.lineage import SCRIPTS
-from loratelier.corpus.score.likeness import row_text
+from loratelier.corpus.records import row_text
 from loratelier.kit.errors import InputError, did_you_mean
 
 

@@ -13,8 +13,8 @@ from loratelier.corpus.formats import Rendered, render
 from loratelier.corpus.hygiene.note import CleaningNote
 from loratelier.corpus.lineage import MESSAGE
 from loratelier.corpus.notes import SynthesisNote
+from loratelier.corpus.records import dropped_records
 from loratelier.corpus.report import NoteReport, Report
-from loratelier.corpus.select.rebuild import dropped_records
 from loratelier.corpus.synthesize.material import Talk, conversation
 from loratelier.corpus.synthesize.tasks import REPHRASE
 
