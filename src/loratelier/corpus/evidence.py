@@ -30,7 +30,6 @@ _CAPITAL = 2.5
 _HOPELESS = -4.0
 LETTERS = 5
 _KNOWN_SHARE, _MORE_KNOWN = 0.5, 0.01
-_RUSSIAN = 0.75  # of the words known, in no other language
 _WORD = re.compile("[\u0400-\u04ff]{3}")
 _CONTROLS = re.compile("[\x80-\x9f]")
 _RUNS = re.compile(r"[^\x00-\x7f]{2}")  # signs that stand singly are drawn, not misread
@@ -156,7 +155,7 @@ def _impossible(won: Won, wrong: str) -> bool:
         return True
     swapped = sum(map(is_cyrillic, won.old)) >= LETTERS
     before, after = words.known_share(won.old), words.known_share(won.new)
-    return swapped and after < _RUSSIAN and after < max(_KNOWN_SHARE, before + _MORE_KNOWN)
+    return swapped and after < max(_KNOWN_SHARE, before + _MORE_KNOWN)
 
 
 def is_cyrillic(char: str) -> bool:

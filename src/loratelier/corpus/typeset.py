@@ -57,6 +57,8 @@ _WORD = re.compile("[A-Za-z]{2,}")
 _FEWEST_WORDS = 3
 _HIGH = re.compile(r"[^\x00-\x7f]+")
 _ABOUT_LETTERS = re.compile(r"\b(?:letter|character|accent|symbol|press|type|spelt|spelled)", re.I)
+_BORROWED = frozenset("éèêëïöüäñçâ")  # in words of English too
+_LOWER_WORD = re.compile("(?<![^\\s([“‘«\"'—-])[a-z]+$")
 _DRAWING = re.compile("[\u2500-\u259f]+")
 _DRAWN = 4.0
 _ENDS = frozenset(".,;:!?)]")
@@ -223,7 +225,7 @@ def _dash(left: str, right: str) -> float:
         return 0.0 if before and after else 2.0
     if before.isdigit() and after.isdigit():
         return 3.0
-    if re.search(r"[A-Za-z]{2}[\"”’)]?$", left) and re.match(r"[“\"(]?[A-Za-z]{1,}", right):
+    if re.search(r"[A-Za-z]{3}[\"”’)]?$", left) and re.match(r"[“\"(]?(?:[A-Za-z]{3}|I\b)", right):
         return 1.5 if not _SHORTENED.match(right) else 5.0
     if before and after in ("", " ", "\n", "”", '"', "’"):
         return 2.5
@@ -339,7 +341,9 @@ def _accented(char: str, left: str, right: str) -> float:
         return 3.0 if re.search(r"\b(?:I|[Ww]e|[Tt]hey|[Yy]ou|[Hh]e|[Ss]he|it)$", left) else 0.0
     if not _letter(before) and re.match("[a-z]{3}", right):
         return 1.5
-    return 1.5 if not _letter(after) and char not in "éàèù" else 0.0
+    if not _letter(after):
+        return 0.0 if char in "éàèù" else 1.5
+    return 2.5 if char not in _BORROWED and _LOWER_WORD.search(left) else 0.0
 
 
 _RULES: dict[str, Callable[[str, str], float]] = {

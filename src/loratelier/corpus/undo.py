@@ -98,6 +98,8 @@ def _is_better(line: str, undone: Undone) -> bool:
     """Say whether a line that read well reads better: known words, marks and capitals in place."""
     if len(_UPSET.findall(undone.text)) > len(_UPSET.findall(line)):
         return False
+    if _mixed(undone.text) != _mixed(line):  # letters of two alphabets in a word were typed so
+        return False
     before, after = known_share(line), known_share(undone.text)
     if after > before or undone.gain >= _SURE:
         return True
