@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from loratelier.base.decoder import head_of
-from loratelier.base.losses import linear_kl
 from loratelier.kit.progress import task
 from loratelier.train.examples import Example
 from loratelier.train.learner import Learner, on
-from loratelier.train.packing import Pack, pack
+from loratelier.train.packing import pack
 
 PACK = 1024
 
@@ -30,15 +27,6 @@ class Drift:
 
     bpb: float
     kl: float | None
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """The base's hidden states of every pack, and its last layer if that one is trained."""
-
-    states: list[Tensor]
-    weight: Tensor | None
-    bias: Tensor | None
 
 
 class DriftMeter:
@@ -57,7 +45,9 @@ class DriftMeter:
         device = next(learner.parameters()).device
         self.packs = on(pack(rows, PACK, padded=padded), device)
         self.learner = learner
-        self._reference = self._read() if learner.reader.plain else None
+        # Of a model whose logits are more than its last layer, all logits would have to be kept.
+        measurable = learner.reader.plain
+        self._reference = [learner.reference(each) for each in self.packs] if measurable else None
 
     @torch.no_grad()
     def measure(self) -> Drift:
@@ -65,39 +55,15 @@ class DriftMeter:
         nats, apart, tokens = 0.0, 0.0, 0
         with task("Measuring general text", total=len(self.packs)) as bar:
             for number, each in enumerate(self.packs):
-                nats += float(self.learner.nll(each).double().sum())
+                seen = self.learner.seen(each)
+                nats += float(self.learner.reader.nll_of(seen, each.labels).double().sum())
                 if self._reference is not None:
-                    apart += float(self._kl(each, number).double().sum())
+                    kl = self.learner.kl_of(seen, self._reference[number])
+                    apart += float(kl.double().sum())
                 tokens += each.targets
                 bar.advance()
-        kl = apart / tokens if self._reference is not None else None
-        return Drift(bpb=nats / math.log(2) / self.size, kl=kl)
-
-    @torch.no_grad()
-    def _read(self) -> _Reference:
-        head = head_of(self.learner.reader.model)
-        trained = not self.learner.reader.head_is_frozen
-        with self.learner.gate_closed():
-            states = [self.learner.states(each) for each in self.packs]
-        # A copy is needed only of a last layer that training changes under our hands.
-        weight = head.weight.detach().clone() if trained else None
-        bias = head.bias.detach().clone() if trained and head.bias is not None else None
-        return _Reference(states, weight, bias)
-
-    def _kl(self, each: Pack, number: int) -> Tensor:
-        assert self._reference is not None
-        states = self.learner.states(each)
-        head = head_of(self.learner.reader.model)
-        reference = self._reference.states[number]
-        if self._reference.weight is None:
-            return linear_kl(states, head.weight, head.bias, reference)
-        logits: Tensor = head(states).float().log_softmax(-1)
-        wanted = (
-            torch.nn.functional.linear(reference, self._reference.weight, self._reference.bias)
-            .float()
-            .log_softmax(-1)
-        )
-        return (wanted.exp() * (wanted - logits)).sum(-1)
+        kl_mean = apart / tokens if self._reference is not None else None
+        return Drift(bpb=nats / math.log(2) / self.size, kl=kl_mean)
 
 
 def _as_rows(tokenizer: Any, texts: Sequence[str]) -> tuple[list[Example], int]:

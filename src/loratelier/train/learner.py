@@ -5,13 +5,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from peft.helpers import rescale_adapter_scale
 from torch import Tensor, nn
 
-from loratelier.base.decoder import Reader, head_of
-from loratelier.base.losses import linear_kl
+from loratelier.base.decoder import Reader
+from loratelier.base.lowrank import update_norm
 from loratelier.base.packed import Apart
 from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
+from loratelier.train.terms import guarded_losses
 
 
 class Learner(nn.Module):
@@ -27,37 +29,47 @@ class Learner(nn.Module):
         self.reader = Reader(model, apart)
         self._peft = [peft]  # in a list, so that it is no second child with the same parameters
         self.recipe = recipe
+        # A copy is needed only of a last layer that training changes under our hands.
+        self._base_head = self.reader.base_head()
 
     def forward(self, pack: Pack) -> Tensor:
         """Return the loss of a pack: a number with a gradient."""
-        return self.nll(pack) @ pack.weights
+        guards = self.recipe.guards
+        loss = guarded_losses(self, pack, guards) @ pack.weights
+        if guards.norm is not None and not pack.replayed:
+            # The weights of a step's rows sum to 1 over its packs: it has the penalty once.
+            loss = loss + guards.norm * update_norm(self.reader.model) * pack.weights.sum()
+        return loss
 
     def nll(self, pack: Pack) -> Tensor:
         """Return ``-log p`` of the pack's targets in nats: float32 [N]."""
-        return self.reader.nll(pack.ids, pack.lengths, pack.places, pack.labels)
+        return self.reader.nll_of(self.seen(pack), pack.labels)
+
+    def seen(self, pack: Pack) -> Tensor:
+        """Return what the losses of the pack's targets are made of; see :meth:`Reader.seen`."""
+        return self.reader.seen(pack.ids, pack.lengths, pack.places)
 
     @torch.no_grad()
-    def states(self, pack: Pack) -> Tensor:
-        """Return the hidden states from which the pack's targets are predicted: [N, hidden]."""
-        return self.reader.states(pack.ids, pack.lengths, pack.places)
+    def reference(self, pack: Pack) -> Tensor:
+        """Return what the base has :meth:`seen` at the pack's targets: for :meth:`kl_of`."""
+        with self.gate_closed():
+            return self.seen(pack)
 
-    @torch.no_grad()
-    def kl_from(self, pack: Pack, reference: Tensor) -> Tensor:
-        """Return ``KL(reference || model)`` at the pack's targets in nats: float32 [N].
-
-        Args:
-            pack: what is read.
-            reference: the base's :meth:`states` of the same pack.
-        """
-        head = head_of(self.reader.model)
-        if not (self.reader.plain and self.reader.head_is_frozen):
-            raise NotImplementedError
-        return linear_kl(self.states(pack), head.weight, head.bias, reference)
+    def kl_of(self, seen: Tensor, reference: Tensor) -> Tensor:
+        """Return ``KL(base || model)`` of the next token in nats: float32 [N]."""
+        return self.reader.kl_of(seen, reference, self._base_head)
 
     def gate_closed(self) -> AbstractContextManager[Any]:
         """Return a context in which the model is the base."""
         peft = self._peft[0]
         return peft.disable_adapter() if peft is not None else nullcontext()
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Return a context in which the adapter's update is multiplied by ``strength``."""
+        if strength == 1:
+            return nullcontext()
+        rescaled: AbstractContextManager[None] = rescale_adapter_scale(self._peft[0], strength)
+        return rescaled
 
 
 def on(packs: Sequence[Pack], device: torch.device) -> list[Pack]:

@@ -6,7 +6,7 @@ within the drift budget is kept.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -44,29 +44,39 @@ class Point:
     general_bpb: float
     general_kl: float | None  # nats per token, from the base
     drift: float  # relative rise of general_bpb over the base's
+    strength: float = 1.0  # what the adapter's update was multiplied by
 
 
 @dataclass
 class State:
     """Everything that a stopped run needs to go on as if it had not stopped.
 
-    ``kept`` are the trainable tensors of the best evaluation so far, by parameter name. ``losses``
-    is the training loss of every step so far.
+    ``kept`` are the trainable tensors of the best evaluation so far, by parameter name; ``far``
+    those of the best held-out loss where its drift is beyond the budget, which may be worn at less
+    than full strength. ``losses`` is the training loss of every step so far. ``worn`` is what the
+    kept weights are at the strength at which they are worn, where that is not 1.
     """
 
     step: int = 0
     curve: list[Point] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
     kept_step: int = 0
+    far: dict[str, Tensor] = field(default_factory=dict)
+    far_step: int = 0
     waited: int = 0  # evaluations since the last better one
     tokens: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    worn: Point | None = None
 
     @property
     def kept_point(self) -> Point:
         """The evaluation of the kept weights; the base's where nothing was kept."""
-        return next(point for point in self.curve if point.step == self.kept_step)
+        return self.worn or self.point(self.kept_step)
+
+    def point(self, step: int) -> Point:
+        """Return the evaluation of the state of a step, at full strength."""
+        return next(point for point in self.curve if point.step == step)
 
     @property
     def since_evaluation(self) -> list[float]:
@@ -76,10 +86,14 @@ class State:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run goes through: the steps of every epoch, in order, and what it is measured on."""
+    """What a run goes through: the steps of every epoch, in order, and what it is measured on.
+
+    ``guarded``: what the guards did to the rows, for the card and for a resumed run.
+    """
 
     epochs: Sequence[Sequence[Step]]
     held_out: Sequence[Pack]
+    guarded: Mapping[str, Any] = field(default_factory=dict)
 
     def steps(self, recipe: Recipe) -> int:
         """How many steps the run takes if nothing stops it."""
@@ -233,8 +247,7 @@ def _ran_away(losses: Sequence[float]) -> bool:
 
 def _evaluate(work: Run, state: State, epoch: int) -> Point:
     work.learner.eval()
-    held = mean_nll(work.learner, work.plan.held_out) if work.plan.held_out else None
-    drift = work.meter.measure()
+    drift, held = work.meter.measure(), held_out_nll(work)
     work.learner.train()
     before = state.curve[0].general_bpb if state.curve else drift.bpb
     since = state.since_evaluation if state.curve else []
@@ -251,6 +264,11 @@ def _evaluate(work: Run, state: State, epoch: int) -> Point:
     agreed: list[Point] = broadcast_object_list([point])
     remark(_sentence(agreed[0], state.curve[0] if state.curve else None))
     return agreed[0]
+
+
+def held_out_nll(work: Run) -> float | None:
+    """Measure the held-out rows under the learner as it is; None where there are none."""
+    return mean_nll(work.learner, work.plan.held_out) if work.plan.held_out else None
 
 
 def _sentence(point: Point, base: Point | None) -> str:
@@ -271,15 +289,26 @@ def _sentence(point: Point, base: Point | None) -> str:
 
 def _keep(work: Run, state: State, point: Point) -> None:
     """Add the point to the curve and keep the weights if it is the best so far."""
-    first = not state.kept
-    better = first or _better(point, state.kept_point, work.recipe.guards.drift_budget)
+    guards = work.recipe.guards
+    better = not state.kept or _better(point, state.kept_point, guards.drift_budget)
+    farther = guards.weakens and _beyond(point, state, guards.drift_budget)
     state.curve.append(point)
     if better:
-        state.kept = {n: p.detach().clone() for n, p in trainable(work.learner).items()}
-        state.kept_step = point.step
-        state.waited = 0
-    else:
-        state.waited += 1
+        state.kept, state.kept_step = _copies(work), point.step
+    if farther:
+        state.far, state.far_step = _copies(work), point.step
+    state.waited = 0 if better or farther else state.waited + 1
+
+
+def _copies(work: Run) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trainable(work.learner).items()}
+
+
+def _beyond(new: Point, state: State, budget: float | None) -> bool:
+    """Say whether ``new`` learned more than all before, at the price of too much drift."""
+    if budget is None or new.drift <= budget:
+        return False
+    return not state.far or _better(new, state.point(state.far_step), None)
 
 
 def _better(new: Point, old: Point, budget: float | None) -> bool:

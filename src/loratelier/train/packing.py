@@ -23,7 +23,7 @@ class Pack:
     tokens of each row. ``places``: int64 [N], the positions in the flattened ids whose output
     predicts a target. ``labels``: int64 [N], the targets. ``owners``: int64 [N], the row of each
     target. ``weights``: float32 [N], what a target's loss is multiplied by before all are summed.
-    ``rows``: the rows' names.
+    ``rows``: the rows' names. ``replayed``: they are general rows, there against forgetting.
     """
 
     ids: Tensor
@@ -33,6 +33,7 @@ class Pack:
     owners: Tensor
     weights: Tensor
     rows: tuple[str, ...]
+    replayed: bool = False
 
     @property
     def tokens(self) -> int:

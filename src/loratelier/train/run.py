@@ -34,8 +34,11 @@ from loratelier.train.packing import pack
 from loratelier.train.processes import make_accelerator
 from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_file import load_recipe
+from loratelier.train.replay import digest_of, general_rows, with_replay
 from loratelier.train.rows import examples, split
 from loratelier.train.steps import Cut, epoch_steps
+from loratelier.train.strength import settle, wear
+from loratelier.train.token_mask import mask_tokens
 from loratelier.train.watch import Watch, measured_peak
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
@@ -82,7 +85,10 @@ def train(
             plan = _plan(base, corpus, recipe, learner, accelerator)
             _say_what_happens(recipe, plan, learner)
             state = _run(base, learner, recipe, plan, corpus, accelerator, resume, watch)
-        metrics = _measure(base, peft, plan, state)
+        strength = state.kept_point.strength
+        with learner.at_strength(strength):
+            metrics = _measure(base, peft, plan, state)
+        wear(peft, strength)
         with _disk(target):
             adapter = Adapter.from_peft(peft, _card(base, corpus, recipe, metrics), recipe.name)
     for tracker in accelerator.trackers:
@@ -139,6 +145,7 @@ def _plan(
     base: Base, corpus: Corpus, recipe: Recipe, learner: Learner, accelerator: Accelerator
 ) -> Plan:
     learned, withheld = split(corpus, examples(base, corpus, recipe), recipe)
+    guards, guarded = recipe.guards, dict[str, Any]()
     at_once = recipe.pack_tokens or (_PACK_CPU if base.device.type == "cpu" else _PACK_GPU)
     padded = learner.reader.apart == "padding"
     if recipe.packing and padded:
@@ -149,8 +156,15 @@ def _plan(
         padded=padded,
         shares=accelerator.num_processes,
     )
+    if guards.token_mask is not None:
+        masked = mask_tokens(base, corpus, learner, learned, guards.token_mask, at_once)
+        learned, guarded["masked"] = masked.rows, masked.share
     epochs = [epoch_steps(learned, recipe.seed, epoch, cut) for epoch in range(recipe.epochs)]
-    return Plan(epochs, pack(withheld, at_once, padded=padded))
+    if guards.replay is not None:
+        general = general_rows(base, recipe)
+        guarded["replayed"] = digest_of(general)
+        epochs = with_replay(epochs, general, recipe, cut)
+    return Plan(epochs, pack(withheld, at_once, padded=padded), guarded)
 
 
 def _say_what_happens(recipe: Recipe, plan: Plan, learner: Learner) -> None:
@@ -183,6 +197,7 @@ def _run(
         "base fingerprint": base.fingerprint,
         "dtype": str(base.dtype).removeprefix("torch."),
         "corpus hash": corpus.hash,
+        **plan.guarded,
     }
     state = checkpoint.load(folder, learner, optimizer, identity) if resume else None
     if resume:
@@ -195,21 +210,21 @@ def _run(
         if accelerator.is_main_process:
             checkpoint.write(folder, learner, optimizer, reached, identity)
 
-    return run(
-        Run(
-            learner=learner,
-            prepared=prepared,
-            optimizer=prepared_optimizer,
-            accelerator=accelerator,
-            recipe=recipe,
-            plan=plan,
-            meter=meter,
-            save=save,
-            told=journal,
-            watch=_watch(base, recipe, watch),
-        ),
-        state,
+    work = Run(
+        learner=learner,
+        prepared=prepared,
+        optimizer=prepared_optimizer,
+        accelerator=accelerator,
+        recipe=recipe,
+        plan=plan,
+        meter=meter,
+        save=save,
+        told=journal,
+        watch=_watch(base, recipe, watch),
     )
+    state = run(work, state)
+    settle(work, state)
+    return state
 
 
 def _watch(base: Base, recipe: Recipe, asked: bool) -> Watch:
@@ -232,6 +247,7 @@ def _measure(base: Base, model: Any, plan: Plan, state: State) -> dict[str, Any]
         general_base = bits_per_byte(model, base.tokenizer, texts).value
     metrics: dict[str, Any] = {
         "kept_step": state.kept_step,
+        "strength": state.kept_point.strength,
         "steps": state.step,
         "tokens": state.tokens,
         "seconds": round(state.seconds, 2),
@@ -239,7 +255,8 @@ def _measure(base: Base, model: Any, plan: Plan, state: State) -> dict[str, Any]
         "general_bpb_base": general_base,
         "general_bpb": general,
         "general_bpb_change": change(general_base, general),
-        "curve": [vars(point) for point in state.curve],
+        "curve": [vars(p) for p in (*state.curve, state.worn) if p is not None],
+        **plan.guarded,
         "losses": state.losses,
     }
     if plan.held_out:
