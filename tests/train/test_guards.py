@@ -264,7 +264,8 @@ def test_a_scored_corpus_brings_its_own_mask(worn, tiny_base, recipe, monkeypatc
     assert [row.learned for row in stored.rows] == [row.learned for row in read.rows]
     # Another base has other losses: its scores say nothing here.
     monkeypatch.undo()
-    other = dataclasses.replace(tiny_base, fingerprint="sha256:other")
+    model = copy.deepcopy(tiny_base.model)
+    other = dataclasses.replace(tiny_base, model=model, fingerprint="sha256:other")
     assert mask_tokens(other, scored, learner, rows, 240, 300).rows == read.rows
 
 

@@ -43,6 +43,8 @@ from loratelier.train.watch import Watch, measured_peak
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
 _PACK_CPU, _PACK_GPU = 1024, 16384
+# Where things lie is nobody's business, and may change: what is in them is written down.
+_PLACES: dict[str, Any] = {"corpus": True, "guards": {"replay_from"}}
 
 
 def train(
@@ -193,7 +195,9 @@ def _run(
     # figure is not the one that the kept state was chosen by.
     meter = DriftMeter(learner, base.tokenizer, general_text()[::2])
     identity = {
-        **recipe.model_dump(mode="json", exclude={"corpus", "save_seconds", "logs", "dtype"}),
+        **recipe.model_dump(
+            mode="json", exclude=_PLACES | {"save_seconds": True, "logs": True, "dtype": True}
+        ),
         "base fingerprint": base.fingerprint,
         "dtype": str(base.dtype).removeprefix("torch."),
         "corpus hash": corpus.hash,
@@ -286,7 +290,7 @@ def _card(base: Base, corpus: Corpus, recipe: Recipe, metrics: Mapping[str, Any]
             files=sorted(files),
             conversations=len(conversations),
         ),
-        recipe=recipe.model_dump(mode="json", exclude={"corpus"}),
+        recipe=recipe.model_dump(mode="json", exclude=_PLACES),
         seed=recipe.seed,
         versions=versions(),
         metrics=dict(metrics),
