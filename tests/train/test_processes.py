@@ -75,13 +75,18 @@ def assert_equal(one, other, tolerance=0.0):
             assert torch.equal(a, b) if not tolerance else torch.allclose(a, b, atol=tolerance)
 
 
-def test_two_processes_equal_one(ground):
-    done(run(ground, *command(ground, "one")))
+GUARDS = ["replay=0.2", "kl=0.2", "norm=1e-3", "token_mask=250"]
+
+
+@pytest.mark.parametrize("guards", [[], GUARDS], ids=["plain", "guarded"])
+def test_two_processes_equal_one(ground, guards):
+    keys = [f"guards.{guard}" for guard in guards]
+    done(run(ground, *command(ground, "one", *keys)))
     launch = [
         *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"),
         *("--num_machines", "1", "--main_process_port", "0", "-m", "loratelier", "train"),
     ]
-    told = done(run(ground, *command(ground, "two"), launch=launch))
+    told = done(run(ground, *command(ground, "two", *keys), launch=launch))
     assert told.count("Training 'two':") == 1  # one of the two speaks
     one, two = adapter(ground, "one"), adapter(ground, "two")
     assert_equal(one, two, tolerance=1e-4)

@@ -77,6 +77,10 @@ def test_a_corpus_beside_the_recipe_is_found_from_anywhere(tmp_path, monkeypatch
     (tmp_path / "r.yaml").write_text("base: demo\ncorpus: rows\nname: mine\n")
     monkeypatch.chdir("/")
     assert load_recipe(tmp_path / "r.yaml").corpus == tmp_path / "rows"
+    (tmp_path / "prose.txt").write_text("Rain.")
+    guards = "guards:\n  replay: 0.1\n  replay_from: prose.txt\n"
+    (tmp_path / "r.yaml").write_text(f"base: demo\ncorpus: rows\nname: mine\n{guards}")
+    assert load_recipe(tmp_path / "r.yaml").guards.replay_from == tmp_path / "prose.txt"
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "base: [", "just words"])

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loratelier.base.losses import head_nll, linear_nll, linear_soft_nll
+from loratelier.base.losses import head_nll, linear_kl, linear_nll, linear_soft_nll
 from loratelier.base.packed import Apart, borders, positions_of
 
 
@@ -76,6 +77,14 @@ def row_inputs(ids: Tensor, lengths: Sequence[int], apart: Apart) -> dict[str, A
     return given if apart == "mask" else given | borders(lengths, ids.device)
 
 
+@dataclass(frozen=True)
+class BaseHead:
+    """A last layer as the base has it: ``weight`` [V, d], ``bias`` [V] or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
 class Reader(nn.Module):
     """A causal model as training reads it: hidden states, and losses at chosen places.
 
@@ -98,17 +107,50 @@ class Reader(nn.Module):
 
     def nll(self, ids: Tensor, lengths: Sequence[int], places: Tensor, labels: Tensor) -> Tensor:
         """Return ``-log p(label)`` at ``places`` in nats: float32 [N]."""
-        if not self.plain:
-            logits = self.logits(ids, lengths, places)
-            return F.cross_entropy(logits, labels, reduction="none")
-        return self.nll_of(self.states(ids, lengths, places), labels)
+        return self.nll_of(self.seen(ids, lengths, places), labels)
 
-    def nll_of(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Return ``-log p(label)`` after hidden states [N, hidden], where logits are plain."""
+    def seen(self, ids: Tensor, lengths: Sequence[int], places: Tensor) -> Tensor:
+        """Return what several losses at ``places`` are made of, so that the model runs once.
+
+        Hidden states [N, hidden]; or logits [N, V] of a model that makes more of its logits than
+        its last layer of the hidden states.
+        """
+        if self.plain:
+            return self.states(ids, lengths, places)
+        return self.logits(ids, lengths, places)
+
+    def nll_of(self, seen: Tensor, labels: Tensor) -> Tensor:
+        """Return ``-log p(label)`` in nats, float32 [N], from what :meth:`seen` returned."""
+        if not self.plain:
+            return F.cross_entropy(seen, labels, reduction="none")
         head = head_of(self.model)
         if self.head_is_frozen:
-            return linear_nll(states, head.weight, head.bias, labels)
-        return head_nll(head, states, labels)
+            return linear_nll(seen, head.weight, head.bias, labels)
+        return head_nll(head, seen, labels)
+
+    def kl_of(self, seen: Tensor, reference: Tensor, head: BaseHead | None = None) -> Tensor:
+        """Return ``KL(reference || model)`` of the next token in nats: float32 [N].
+
+        Args:
+            seen: from :meth:`seen`; gradients flow to it.
+            reference: what the base has :meth:`seen` at the same places.
+            head: the base's last layer, where the model's own is trained or adapted.
+        """
+        own = head_of(self.model)
+        if not self.plain:
+            return _dense_kl(seen, reference)
+        if head is not None:
+            wanted = F.linear(reference, head.weight, head.bias).float()
+            return _dense_kl(own(seen).float(), wanted)
+        return linear_kl(seen, own.weight, own.bias, reference)
+
+    def base_head(self) -> BaseHead | None:
+        """Return a copy of the last layer as it is now, if training will change it; else None."""
+        if not self.plain or self.head_is_frozen:
+            return None
+        head = head_of(self.model)
+        bias = head.bias.detach().clone() if head.bias is not None else None
+        return BaseHead(head.weight.detach().clone(), bias)
 
     def soft_nll(
         self,
@@ -140,6 +182,11 @@ class Reader(nn.Module):
         """Whether the last layer is a plain one that nothing trains or adapts."""
         head = head_of(self.model)
         return type(head) is nn.Linear and not head.weight.requires_grad
+
+
+def _dense_kl(logits: Tensor, reference: Tensor) -> Tensor:
+    wanted = reference.log_softmax(-1)
+    return (wanted.exp() * (wanted - logits.log_softmax(-1))).sum(-1)
 
 
 @torch.no_grad()

@@ -44,7 +44,8 @@ def _train(
     """Train an adapter on a corpus and put it into the store.
 
     Recipe keys for --set: base corpus name objective seed rank alpha targets layers epochs
-    max_steps learning_rate batch_tokens max_length holdout patience guards.drift_budget.
+    max_steps learning_rate batch_tokens max_length holdout patience guards.drift_budget
+    guards.strength guards.replay guards.replay_kl guards.kl guards.token_mask guards.norm.
     """
     from loratelier.train.recipe_file import load_recipe, parse_set
 
@@ -87,8 +88,9 @@ def _train(
         f"  General text, bits/byte  {metrics['general_bpb_base']:.4f} -> "
         f"{metrics['general_bpb']:.4f} ({metrics['general_bpb_change']:+.2%})"
     )
+    worn = f" at strength {metrics['strength']:.4g}" if metrics["strength"] != 1 else ""
     out.print(
-        f"  {metrics['steps']} steps, the state of step {metrics['kept_step']} kept, "
+        f"  {metrics['steps']} steps, the state of step {metrics['kept_step']} kept{worn}, "
         f"{metrics['tokens_per_second']} tokens/s"
     )
     if not adapter.has_effect:

@@ -50,7 +50,7 @@ def begin_with_data(peft: Any, learner: Learner, packs: Sequence[Pack]) -> None:
         initialize_lora_eva_weights(
             peft,
             dataloader=large,
-            forward_fn=lambda _, pack: learner.states(pack),
+            forward_fn=lambda _, pack: learner.seen(pack),
             prepare_model_inputs_fn=lambda pack, _: pack,
             prepare_layer_inputs_fn=_inputs,
             gather_distributed_inputs=False,  # every process reads the same packs

@@ -45,6 +45,7 @@ def write(
     """
     tensors = {f"weight/{name}": whole(p) for name, p in trainable(model).items()}
     tensors |= {f"kept/{name}": tensor for name, tensor in state.kept.items()}
+    tensors |= {f"far/{name}": tensor for name, tensor in state.far.items()}
     for name, parameter in trainable(model).items():
         for key, value in optimizer.state[parameter].items():
             tensors[f"optimizer/{key}/{name}"] = whole(value)
@@ -54,6 +55,7 @@ def write(
         "run": run,
         "step": state.step,
         "kept_step": state.kept_step,
+        "far_step": state.far_step,
         "waited": state.waited,
         "tokens": state.tokens,
         "seconds": state.seconds,
@@ -97,6 +99,8 @@ def load(
         curve=[Point(**point) for point in facts["curve"]],
         kept=_under("kept/", tensors),
         kept_step=facts["kept_step"],
+        far=_under("far/", tensors),
+        far_step=facts["far_step"],
         waited=facts["waited"],
         tokens=facts["tokens"],
         seconds=facts["seconds"],

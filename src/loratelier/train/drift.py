@@ -48,6 +48,7 @@ class DriftMeter:
         padded = learner.reader.apart == "padding"
         self.packs = on(pack(rows, PACK, padded=padded), next(learner.parameters()).device)
         self.prepared = prepared
+        # Of a model whose logits are more than its last layer, all logits would have to be kept.
         self._reference = self._read() if learner.reader.plain else None
         self.base_bpb = self._base_bpb()
 
@@ -75,9 +76,8 @@ class DriftMeter:
         losses = (self.prepared(Learner.base_nll, each) for each in self.packs)
         return sum(float(each.double().sum()) for each in losses) / math.log(2) / self.size
 
-    @torch.no_grad()
     def _read(self) -> list[Tensor]:
-        return [self.prepared(Learner.base_states, each) for each in self.packs]
+        return [self.prepared(Learner.reference, each) for each in self.packs]
 
 
 def _as_rows(tokenizer: Any, texts: Sequence[str]) -> tuple[list[Example], int]:

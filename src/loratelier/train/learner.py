@@ -1,18 +1,19 @@
 """What is differentiated: the loss of one pack, whatever the objective."""
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
+from peft.helpers import rescale_adapter_scale
 from torch import Tensor, nn
 
-from loratelier.base.decoder import Reader, head_of
-from loratelier.base.losses import linear_kl
+from loratelier.base.decoder import Reader
+from loratelier.base.lowrank import update_norm
 from loratelier.base.packed import Apart
 from loratelier.train.packing import Pack
 from loratelier.train.recipe import Recipe
+from loratelier.train.terms import guarded_losses
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,11 +35,9 @@ class Learner(nn.Module):
         super().__init__()
         self.reader = Reader(model, apart)
         self._peft = [peft]  # in a list, so that it is no second child with the same parameters
-        # Where the base itself is trained its last layer is kept as it was: what the base expected
-        # can then be told from the hidden states that it had.
-        kept = copy.deepcopy(head_of(model)) if peft is None else None
-        self._base_head = [kept]
         self.recipe = recipe
+        # A copy is needed only of a last layer that training changes under our hands.
+        self._base_head = self.reader.base_head()
         # Which layers a model is shared out by, as FSDP asks for it.
         self._no_split_modules = model._no_split_modules
 
@@ -50,47 +49,52 @@ class Learner(nn.Module):
 
     def loss(self, pack: Pack) -> Tensor:
         """Return the loss of a pack, weighted and summed: a number with a gradient."""
-        return self.nll(pack) @ pack.weights
+        guards = self.recipe.guards
+        loss = guarded_losses(self, pack, guards) @ pack.weights
+        if guards.norm is not None and not pack.replayed:
+            # The weights of a step's rows sum to 1 over its packs: it has the penalty once.
+            loss = loss + guards.norm * update_norm(self.reader.model) * pack.weights.sum()
+        return loss
 
     def nll(self, pack: Pack) -> Tensor:
         """Return ``-log p`` of the pack's targets in nats: float32 [N]."""
-        return self.reader.nll(pack.ids, pack.lengths, pack.places, pack.labels)
+        return self.reader.nll_of(self.seen(pack), pack.labels)
+
+    def seen(self, pack: Pack) -> Tensor:
+        """Return what the losses of the pack's targets are made of; see :meth:`Reader.seen`."""
+        return self.reader.seen(pack.ids, pack.lengths, pack.places)
 
     def base_nll(self, pack: Pack) -> Tensor:
         """Return what :meth:`nll` is with the gate closed."""
         with self.gate_closed():
             return self.nll(pack)
 
-    def states(self, pack: Pack) -> Tensor:
-        """Return the hidden states from which the pack's targets are predicted: [N, hidden]."""
-        return self.reader.states(pack.ids, pack.lengths, pack.places)
-
-    def base_states(self, pack: Pack) -> Tensor:
-        """Return what :meth:`states` are with the gate closed."""
+    @torch.no_grad()
+    def reference(self, pack: Pack) -> Tensor:
+        """Return what the base has :meth:`seen` at the pack's targets: for :meth:`kl_of`."""
         with self.gate_closed():
-            return self.states(pack)
+            return self.seen(pack)
+
+    def kl_of(self, seen: Tensor, reference: Tensor) -> Tensor:
+        """Return ``KL(base || model)`` of the next token in nats: float32 [N]."""
+        return self.reader.kl_of(seen, reference, self._base_head)
 
     def nll_and_kl(self, pack: Pack, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``-log p`` and ``KL(base || model)`` at the pack's targets: float32 [N] each.
-
-        Args:
-            pack: what is read.
-            reference: the base's states of the same pack.
-        """
-        head = head_of(self.reader.model)
-        states = self.states(pack)
-        nll = self.reader.nll_of(states, pack.labels)
-        if self.reader.head_is_frozen:
-            return nll, linear_kl(states, head.weight, head.bias, reference)
-        with self.gate_closed():
-            wanted = (self._base_head[0] or head)(reference).float().log_softmax(-1)
-        ours = head(states).float().log_softmax(-1)
-        return nll, (wanted.exp() * (wanted - ours)).sum(-1)
+        """Return ``-log p`` and ``KL(base || model)`` at the pack's targets: float32 [N] each."""
+        seen = self.seen(pack)
+        return self.reader.nll_of(seen, pack.labels), self.kl_of(seen, reference)
 
     def gate_closed(self) -> AbstractContextManager[Any]:
         """Return a context in which the model is the base."""
         peft = self._peft[0]
         return peft.disable_adapter() if peft is not None else nullcontext()
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Return a context in which the adapter's update is multiplied by ``strength``."""
+        if strength == 1:
+            return nullcontext()
+        rescaled: AbstractContextManager[None] = rescale_adapter_scale(self._peft[0], strength)
+        return rescaled
 
 
 def on(packs: Sequence[Pack], device: torch.device) -> list[Pack]:

@@ -6,7 +6,7 @@ within the drift budget is kept.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -54,6 +54,7 @@ class Point:
     general_kl: float | None  # nats per token, from the base
     drift: float  # relative rise of general_bpb over the base's
     held_out: dict[str, float] = field(default_factory=dict)
+    strength: float = 1.0  # what the adapter's update was multiplied by
 
     @property
     def held_out_loss(self) -> float | None:
@@ -71,23 +72,32 @@ class State:
     """Everything that a stopped run needs to go on as if it had not stopped.
 
     ``kept`` are the trainable tensors of the best evaluation so far, by parameter name, and before
-    the first those that training begins with. ``losses``
-    is the training loss of every step so far.
+    the first those that training begins with; ``far`` those of the best held-out loss where its
+    drift is beyond the budget, which may be worn at less than full strength. ``losses`` is the
+    training loss of every step so far. ``worn`` is what the kept weights are at the strength at
+    which they are worn, where that is not 1.
     """
 
     step: int = 0
     curve: list[Point] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
     kept_step: int = 0
+    far: dict[str, Tensor] = field(default_factory=dict)
+    far_step: int = 0
     waited: int = 0  # evaluations since the last better one
     tokens: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    worn: Point | None = None
 
     @property
     def kept_point(self) -> Point:
         """The evaluation of the kept weights; of those that training began with without any."""
-        return next(point for point in reversed(self.curve) if point.step == self.kept_step)
+        return self.worn or self.point(self.kept_step)
+
+    def point(self, step: int) -> Point:
+        """Return the evaluation of the state of a step, at full strength."""
+        return next(point for point in reversed(self.curve) if point.step == step)
 
     @property
     def since_evaluation(self) -> list[float]:
@@ -97,10 +107,14 @@ class State:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run goes through: the steps of every epoch, in order, and what it is measured on."""
+    """What a run goes through: the steps of every epoch, in order, and what it is measured on.
+
+    ``guarded``: what the guards did to the rows, for the card and for a resumed run.
+    """
 
     epochs: Sequence[Sequence[Step]]
     held_out: Sequence[Pack]
+    guarded: Mapping[str, Any] = field(default_factory=dict)
 
     def steps(self, recipe: Recipe) -> int:
         """How many steps the run takes if nothing stops it."""
@@ -296,9 +310,7 @@ def _ran_away(losses: Sequence[float]) -> bool:
 
 def _evaluate(work: Run, state: State, epoch: int) -> Point:
     work.learner.eval()
-    device, rows = work.accelerator.device, work.plan.held_out
-    figures = dict(work.objective.measure(work.prepared, rows, device)) if rows else {}
-    drift = work.meter.measure()
+    figures, drift = held_out_figures(work), work.meter.measure()
     work.learner.train()
     before = state.curve[0].general_bpb if state.curve else drift.bpb
     since = state.since_evaluation if state.curve else []
@@ -318,6 +330,12 @@ def _evaluate(work: Run, state: State, epoch: int) -> Point:
     return agreed[0]
 
 
+def held_out_figures(work: Run) -> dict[str, float]:
+    """Measure the held-out rows under the learner as it is; nothing where there are none."""
+    device, rows = work.accelerator.device, work.plan.held_out
+    return dict(work.objective.measure(work.prepared, rows, device)) if rows else {}
+
+
 def _sentence(point: Point, base: Point | None, objective: Objective[Any]) -> str:
     where = f"Epoch {point.epoch}, step {point.step}" if point.step else "Weights drawn anew"
     parts = ["The base" if base is None else where]
@@ -335,14 +353,24 @@ def _sentence(point: Point, base: Point | None, objective: Objective[Any]) -> st
 def _keep(work: Run, state: State, point: Point) -> None:
     """Add the point to the curve and keep the weights if it is the best so far."""
     first = state.kept_step == 0
-    better = first or _better(point, state.kept_point, work.recipe.guards.drift_budget)
+    guards = work.recipe.guards
+    better = first or _better(point, state.kept_point, guards.drift_budget)
+    # A model that is trained as a whole has no gate that could be half open.
+    weakens = guards.weakens and work.whole is None
+    farther = weakens and _beyond(point, state, guards.drift_budget)
     state.curve.append(point)
     if better:
-        state.kept = _copied(work.learner)
-        state.kept_step = point.step
-        state.waited = 0
-    else:
-        state.waited += 1
+        state.kept, state.kept_step = _copied(work.learner), point.step
+    if farther:
+        state.far, state.far_step = _copied(work.learner), point.step
+    state.waited = 0 if better or farther else state.waited + 1
+
+
+def _beyond(new: Point, state: State, budget: float | None) -> bool:
+    """Say whether ``new`` learned more than all before, at the price of too much drift."""
+    if budget is None or new.drift <= budget:
+        return False
+    return not state.far or _better(new, state.point(state.far_step), None)
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

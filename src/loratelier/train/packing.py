@@ -7,7 +7,7 @@ or packing is off, rows of like length make a padded batch.
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, Self, TypeVar
 
@@ -43,7 +43,7 @@ class Pack:
     tokens of each row. ``places``: int64 [N], the positions in the flattened ids whose output
     predicts a target. ``labels``: int64 [N], the targets. ``owners``: int64 [N], the row of each
     target. ``weights``: float32 [N], what a target's loss is multiplied by before all are summed.
-    ``rows``: the rows' names.
+    ``rows``: the rows' names. ``replayed``: they are general rows, there against forgetting.
     """
 
     ids: Tensor
@@ -53,6 +53,7 @@ class Pack:
     owners: Tensor
     weights: Tensor
     rows: tuple[str, ...]
+    replayed: bool = field(default=False, kw_only=True)
 
     @property
     def tokens(self) -> int:

@@ -12,29 +12,12 @@ from pydantic import (
     model_validator,
 )
 
-from loratelier.kit.models import Strict
+from loratelier.train.guards import Guards
 from loratelier.train.recipe_objectives import for_objective, unread
 from loratelier.train.recipe_variants import Variants, require_meaning
 
 # The recipe's short names for the linear layers of a transformer block.
 ALL_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
-
-
-class Guards(Strict):
-    """What watches over the base's other abilities while the adapter is trained."""
-
-    drift_budget: float | None = Field(
-        default=0.02,
-        gt=0,
-        description="The most that bits per byte on general text may rise (0.02 = 2%); a state "
-        "beyond it is never kept. 'off' keeps the best held-out loss whatever it costs.",
-    )
-
-    @field_validator("drift_budget", mode="before")
-    @classmethod
-    def _off(cls, value: Any) -> Any:
-        # YAML reads a bare `off` as False.
-        return None if value is False or value == "off" else value
 
 
 class Recipe(Variants):

@@ -16,8 +16,8 @@ def load_recipe(path: Path | None = None, changes: Mapping[str, Any] | None = No
     """Read a recipe from a YAML file, or from nothing, with ``changes`` laid over it.
 
     Args:
-        path: the YAML file; a relative ``corpus`` in it is taken from the file's folder when it
-            is there, else from the working folder.
+        path: the YAML file; a relative ``corpus`` or ``guards.replay_from`` in it is taken from
+            the file's folder when it is there, else from the working folder.
         changes: values by dotted key, as ``--set`` gives them (``{"guards.drift_budget": 0.01}``).
 
     Raises:
@@ -34,9 +34,18 @@ def load_recipe(path: Path | None = None, changes: Mapping[str, Any] | None = No
         raise InputError(f"{where}: {error.what}", error.mend) from error
     except ValidationError as error:
         raise InputError(f"{where}: {problem(error)}") from error
-    if path and not recipe.corpus.is_absolute() and (path.parent / recipe.corpus).exists():
-        recipe = recipe.model_copy(update={"corpus": path.parent / recipe.corpus})
-    return recipe
+    if path is None:
+        return recipe
+    guards, replayed = recipe.guards, recipe.guards.replay_from
+    if replayed is not None:
+        guards = guards.model_copy(update={"replay_from": _beside(path, replayed)})
+    return recipe.model_copy(update={"corpus": _beside(path, recipe.corpus), "guards": guards})
+
+
+def _beside(recipe: Path, given: Path) -> Path:
+    """Return what a recipe names: in its own folder if it is there, else as it stands."""
+    near = recipe.parent / given
+    return near if near.exists() else given
 
 
 def parse_set(pairs: Sequence[str]) -> dict[str, Any]:

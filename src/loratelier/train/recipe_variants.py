@@ -126,8 +126,24 @@ def _contradictions(recipe: "Recipe") -> Iterator[tuple[str, str]]:
         yield f"new_tokens and {begins}", "EVA reads what goes into linear layers alone"
     if recipe.new_tokens and ends:
         yield f"new_tokens and target {ends[0]}", "their rows would be trained twice"
+    yield from _of_the_objective(recipe)
     yield from _of_experts(recipe, targets)
     yield from _of_the_invocation(recipe, ends)
+
+
+def _of_the_objective(recipe: "Recipe") -> Iterator[tuple[str, str]]:
+    guards, objective = recipe.guards, recipe.objective
+    if objective == "dpo":
+        why = "pairs are held to the base by beta"
+        unread = {"kl": guards.kl, "replay": guards.replay, "token_mask": guards.token_mask}
+    elif recipe.trains_the_base:
+        why = "the base itself is trained, and there is no gate to close"
+        unread = {"kl": guards.kl, "replay": guards.replay}
+    else:
+        return
+    for key, value in (unread | {"norm": guards.norm}).items():
+        if value is not None:
+            yield f"guards.{key} and objective: {objective}", why
 
 
 def _of_experts(recipe: "Recipe", targets: set[str]) -> Iterator[tuple[str, str]]:

@@ -38,14 +38,19 @@ from loratelier.train.objective import Objective, Sft
 from loratelier.train.processes import make_accelerator
 from loratelier.train.recipe import Recipe
 from loratelier.train.recipe_file import load_recipe
+from loratelier.train.replay import digest_of, general_rows, with_replay
 from loratelier.train.steps import Cut, epoch_steps
+from loratelier.train.strength import settle, wear
 from loratelier.train.taking import take
+from loratelier.train.token_mask import mask_tokens
 from loratelier.train.unquantised import measured_unquantised
 from loratelier.train.watch import Watch, measured_peak
 from loratelier.train.whole import Whole, all_weights
 
 # Tokens at once in memory where the recipe does not say: more is hardly faster.
 _PACK_CPU, _PACK_GPU = 1024, 16384
+# Where things lie is nobody's business, and may change: what is in them is written down.
+_PLACES: dict[str, Any] = {"corpus": True, "guards": {"replay_from"}}
 
 
 def train(
@@ -101,9 +106,11 @@ def train(
             if recipe.init == "eva":
                 begin_with_data(peft, learner, [p for step in plan.epochs[0] for p in step.packs])
             _say_what_happens(recipe, plan, learner)
-            metrics = _run(
+            metrics, strength = _run(
                 knowing, learner, recipe, objective, plan, corpus, accelerator, resume, watch, whole
             )
+        if peft is not None:
+            wear(peft, strength)
         card = _card(knowing, corpus, recipe, metrics)
         with _disk(target):
             if whole is not None:
@@ -209,6 +216,7 @@ def _plan(
     accelerator: Accelerator,
 ) -> Plan:
     learned, withheld = objective.rows(base, corpus, recipe)
+    guards, guarded = recipe.guards, dict[str, Any]()
     at_once = recipe.pack_tokens or (_PACK_CPU if base.device.type == "cpu" else _PACK_GPU)
     padded = learner.reader.apart == "padding"
     if recipe.packing and padded:
@@ -219,11 +227,18 @@ def _plan(
         padded=padded,
         shares=accelerator.num_processes,
     )
+    if guards.token_mask is not None:
+        masked = mask_tokens(base, corpus, learner, learned, guards.token_mask, at_once)
+        learned, guarded["masked"] = masked.rows, masked.share
     epochs = [
         epoch_steps(learned, recipe.seed, epoch, cut, objective.lay)
         for epoch in range(recipe.epochs)
     ]
-    return Plan(epochs, objective.lay(withheld, at_once, padded=padded))
+    if guards.replay is not None:
+        general = general_rows(base, recipe)
+        guarded["replayed"] = digest_of(general)
+        epochs = with_replay(epochs, general, recipe, cut)
+    return Plan(epochs, objective.lay(withheld, at_once, padded=padded), guarded)
 
 
 def _say_what_happens(recipe: Recipe, plan: Plan, learner: Learner) -> None:
@@ -247,8 +262,8 @@ def _run(
     resume: bool,
     watch: bool,
     whole: Whole | None,
-) -> dict[str, Any]:
-    """Train, and return what is to be said of it."""
+) -> tuple[dict[str, Any], float]:
+    """Train; return what is to be said of it, and the strength at which the adapter is worn."""
     folder = _run_folder(recipe)
     prepared, optimizer = accelerator.prepare(learner, make_optimizer(learner, recipe))
     # Every other text watches over the run; the rest is kept for the final figure, so that the
@@ -257,10 +272,13 @@ def _run(
     meter = DriftMeter(learner, prepared, base.tokenizer, general_text()[::2])
     last = DriftMeter(learner, prepared, base.tokenizer, general_text()[1::2])
     identity = {
-        **recipe.model_dump(mode="json", exclude={"corpus", "save_seconds", "logs", "dtype"}),
+        **recipe.model_dump(
+            mode="json", exclude=_PLACES | {"save_seconds": True, "logs": True, "dtype": True}
+        ),
         "base fingerprint": base.fingerprint,
         "dtype": str(base.dtype).removeprefix("torch."),
         "corpus hash": corpus.hash,
+        **plan.guarded,
     }
     state = checkpoint.load(folder, learner, optimizer, identity) if resume else None
     if resume:
@@ -286,7 +304,12 @@ def _run(
         watch=_watch(base, recipe, watch),
         whole=whole,
     )
-    return _metrics(plan, run(work, state), last)
+    state = run(work, state)
+    settle(work, state)
+    strength = state.kept_point.strength
+    with learner.at_strength(strength):
+        metrics = _metrics(plan, state, last)
+    return metrics, strength
 
 
 def _watch(base: Base, recipe: Recipe, asked: bool) -> Watch:
@@ -306,6 +329,7 @@ def _metrics(plan: Plan, state: State, last: DriftMeter) -> dict[str, Any]:
     general = last.measure()
     metrics: dict[str, Any] = {
         "kept_step": state.kept_step,
+        "strength": state.kept_point.strength,
         "steps": state.step,
         "tokens": state.tokens,
         "seconds": round(state.seconds, 2),
@@ -314,7 +338,8 @@ def _metrics(plan: Plan, state: State, last: DriftMeter) -> dict[str, Any]:
         "general_bpb": general.bpb,
         "general_bpb_change": change(last.base_bpb, general.bpb),
         "general_kl": general.kl,
-        "curve": [vars(point) for point in state.curve],
+        "curve": [vars(p) for p in (*state.curve, state.worn) if p is not None],
+        **plan.guarded,
         "losses": state.losses,
     }
     if plan.held_out:
@@ -342,7 +367,7 @@ def _card(base: Base, corpus: Corpus, recipe: Recipe, metrics: Mapping[str, Any]
             files=sorted(files),
             conversations=len(conversations),
         ),
-        recipe=recipe.model_dump(mode="json", exclude={"corpus"}),
+        recipe=recipe.model_dump(mode="json", exclude=_PLACES),
         seed=recipe.seed,
         versions=versions(),
         metrics=dict(metrics),
