@@ -108,7 +108,7 @@ def test_the_kl_term_is_the_dense_one_and_so_is_its_gradient(worn):
     nll = F.cross_entropy(logits, each.labels, reduction="none")
     expected = ((nll + 0.7 * dense_kl(learner, each)) * each.weights).sum()
     theirs = gradients(learner, expected)
-    loss = learner(each)
+    loss = learner(Learner.loss, each)
     assert float(dense_kl(learner, each).detach().min()) > 1e-4  # there is something to measure
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-5)
     same(gradients(learner, loss), theirs)
@@ -119,12 +119,12 @@ def test_replayed_rows_are_held_to_the_base_or_learned(worn):
     replayed = dataclasses.replace(each, replayed=True)
     expected = 3 * (dense_kl(learner, each) * each.weights).sum()
     theirs = gradients(learner, expected)
-    torch.testing.assert_close(learner(replayed), expected, atol=1e-6, rtol=1e-5)
-    same(gradients(learner, learner(replayed)), theirs)
+    torch.testing.assert_close(learner(Learner.loss, replayed), expected, atol=1e-6, rtol=1e-5)
+    same(gradients(learner, learner(Learner.loss, replayed)), theirs)
     learner, each, _ = worn(replay=0.2, replay_kl="off")
     nll = F.cross_entropy(dense_logits(learner, each), each.labels)
     replayed = dataclasses.replace(each, replayed=True)
-    torch.testing.assert_close(learner(replayed), nll * 0.25, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(learner(Learner.loss, replayed), nll * 0.25, atol=1e-6, rtol=1e-5)
 
 
 def test_an_adapter_without_effect_has_no_kl_and_no_norm(worn):
@@ -133,7 +133,9 @@ def test_an_adapter_without_effect_has_no_kl_and_no_norm(worn):
         for name, parameter in learner.named_parameters():
             if "lora_B" in name:
                 parameter.zero_()
-    torch.testing.assert_close(learner(each), (learner.nll(each) * each.weights).sum())
+    torch.testing.assert_close(
+        learner(Learner.loss, each), (learner.nll(each) * each.weights).sum()
+    )
 
 
 def test_the_norm_penalty_is_the_dense_frobenius_norm(worn):
@@ -146,13 +148,15 @@ def test_the_norm_penalty_is_the_dense_frobenius_norm(worn):
     expected = (learner.nll(each) * each.weights).sum() + 0.01 * dense
     theirs = gradients(learner, expected)
     assert float(dense.detach()) > 0.1
-    torch.testing.assert_close(learner(each), expected, atol=1e-6, rtol=1e-5)
-    same(gradients(learner, learner(each)), theirs)
+    torch.testing.assert_close(learner(Learner.loss, each), expected, atol=1e-6, rtol=1e-5)
+    same(gradients(learner, learner(Learner.loss, each)), theirs)
     # However a step is cut, it has the penalty once; replayed rows do not have it.
     halves = [each.weighing(0.3), each.weighing(0.7)]
-    torch.testing.assert_close(sum(map(learner, halves)), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        sum(learner(Learner.loss, half) for half in halves), expected, atol=1e-6, rtol=1e-5
+    )
     general = dataclasses.replace(each, replayed=True)
-    assert not {"lora_A", "lora_B"} & set(gradients(learner, learner(general) * 0))
+    assert not {"lora_A", "lora_B"} & set(gradients(learner, learner(Learner.loss, general) * 0))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.4])
