@@ -209,3 +209,10 @@ def test_a_known_language_narrows_what_is_expected():
 @pytest.mark.parametrize("text", ["«CAFÉ» CAFÉ» CAFÉ»", "ÉTÉ” DÉJÀ VU”", "LE PRÉ… LE BLÉ…"])
 def test_capitals_before_a_closing_mark_stay(text):
     assert not repair_text(text).changed
+
+
+@pytest.mark.parametrize(
+    "line", ["А я otto@example.org", "И в https://example.org/a", "А я, и в example.org?"]
+)
+def test_words_of_one_letter_beside_an_address_stay(line):
+    assert repair_text(line).text == line

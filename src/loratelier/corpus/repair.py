@@ -6,6 +6,7 @@ lines that gain, so a short line is mended when its neighbours prove the damage,
 it stands by itself. A text that was misread twice is mended one reading after the other.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ _ROUNDS = 8  # kinds of damage in one text, each of them up to twice over
 _TIMES = 2  # how often a line is mended
 _VOTERS = 24  # lines that are undone without knowing of any other
 _VOTED = 4  # chains that lines agree on
+_ADDRESS = re.compile(r"\S+@\S+|\w+://\S+|\S+\.\w{2,}\S*")
+_ONE_LETTER = frozenset("авикосуя")
 _SAMPLE = 2000  # characters on which readings are compared
 
 
@@ -137,7 +140,7 @@ class _Work:
             (text, line)
             for text, lines in enumerate(self._texts)
             for line in range(len(lines))
-            if not lines[line].isascii()
+            if not (lines[line].isascii() or _is_little_russian(lines[line]))
         ]
         self._model = language
         self._steps: list[list[Step]] = [[] for _ in texts]
@@ -275,6 +278,15 @@ class _Work:
         for text, changed in changes.items():
             step = _step("re-encode", pair.wrong, pair.right, changed, self._model)
             self._steps[text].append(step)
+
+
+def _is_little_russian(line: str) -> bool:
+    """Say whether a line is Russian words of one letter beside an address, and nothing else.
+
+    So little says nothing against it: "А я otto@example.org" could as well be two marks misread.
+    """
+    words = _ADDRESS.sub(" ", line).split()
+    return all(word.strip(",.!?:;").lower() in _ONE_LETTER for word in words)
 
 
 def _step(kind: str, wrong: str, right: str, changes: list[Change], language: Model) -> Step:
