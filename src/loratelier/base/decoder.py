@@ -149,8 +149,12 @@ class Reader(nn.Module):
         if not self.plain or self.head_is_frozen:
             return None
         head = head_of(self.model)
-        bias = head.bias.detach().clone() if head.bias is not None else None
-        return BaseHead(head.weight.detach().clone(), bias)
+        # PEFT's wrappers keep the head inside, and some of them say nothing of a bias.
+        own = {name.removeprefix("base_layer."): p for name, p in head.named_parameters()}
+        bias = own.get("bias")
+        return BaseHead(
+            head.weight.detach().clone(), None if bias is None else bias.detach().clone()
+        )
 
     def soft_nll(
         self,
