@@ -68,6 +68,11 @@ def _figures(card: Card) -> list[str]:
             f"{metrics['held_out_loss']:.4f}, margin {metrics['held_out_margin']:+.3f}, "
             f"{metrics['held_out_accuracy']:.0%} of the pairs preferred rightly"
         )
+    if "held_out_kl" in metrics:
+        lines.append(
+            f"- Held-out KL from the teacher: {metrics['held_out_kl_base']:.4f} -> "
+            f"{metrics['held_out_kl']:.4f} nats per token"
+        )
     if "general_bpb" in metrics:
         lines.append(
             f"- General English, bits per byte: {metrics['general_bpb_base']:.4f} -> "

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loratelier.base.losses import head_nll, linear_kl, linear_nll, linear_soft_nll
+from loratelier.base.losses import (
+    head_nll,
+    linear_kl,
+    linear_nll,
+    linear_soft_nll,
+    rows_at_once,
+)
 from loratelier.base.packed import Apart, borders, positions_of
 
 
@@ -156,21 +162,40 @@ class Reader(nn.Module):
             head.weight.detach().clone(), None if bias is None else bias.detach().clone()
         )
 
-    def soft_nll(
-        self,
-        ids: Tensor,
-        lengths: Sequence[int],
-        places: Tensor,
-        wanted: Tensor,
-        shares: Tensor,
+    def soft_nll_of(
+        self, seen: Tensor, wanted: Tensor, shares: Tensor, temperature: float = 1.0
     ) -> Tensor:
-        """Return the cross-entropy towards ``shares`` [N, k] of the tokens ``wanted`` [N, k]."""
+        """Return the cross-entropy towards given distributions in nats: float32 [N].
+
+        Args:
+            seen: what :meth:`seen` returned; gradients flow to it.
+            wanted: int64 [N, k], the tokens that have a share.
+            shares: float32 [N, k].
+            temperature: divides the logits.
+        """
+        head = head_of(self.model)
         if self.plain and self.head_is_frozen:
-            head = head_of(self.model)
-            states = self.states(ids, lengths, places)
-            return linear_soft_nll(states, head.weight, head.bias, wanted, shares)
-        likely = self.logits(ids, lengths, places).log_softmax(-1)
+            # Dividing what goes into a linear layer divides what comes out of it.
+            bias = None if head.bias is None else head.bias / temperature
+            return linear_soft_nll(seen / temperature, head.weight, bias, wanted, shares)
+        logits = head(seen).float() if self.plain else seen
+        likely = (logits / temperature).log_softmax(-1)
         return -(shares * likely.gather(1, wanted)).sum(1)
+
+    def likeliest(self, seen: Tensor, count: int, vocabulary: int) -> tuple[Tensor, Tensor]:
+        """Return the ``count`` likeliest next tokens: int64 and float32 [N, count] each.
+
+        Args:
+            seen: what :meth:`seen` returned.
+            count: how many.
+            vocabulary: tokens from this number on do not count; the shares of the others are
+                among themselves.
+        """
+        found = []
+        for part in seen.split(rows_at_once(vocabulary, seen.device)):
+            logits = head_of(self.model)(part).float() if self.plain else part
+            found.append(logits[:, :vocabulary].softmax(-1).topk(min(count, vocabulary)))
+        return torch.cat([each.indices for each in found]), torch.cat([e.values for e in found])
 
     def logits(self, ids: Tensor, lengths: Sequence[int], places: Tensor) -> Tensor:
         """Return the logits at ``places``: float32 [N, V]."""

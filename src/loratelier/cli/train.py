@@ -45,7 +45,9 @@ def _train(
 
     Recipe keys for --set: base corpus name objective seed rank alpha targets layers epochs
     max_steps learning_rate batch_tokens max_length holdout patience guards.drift_budget
-    guards.strength guards.replay guards.replay_kl guards.kl guards.token_mask guards.norm.
+    guards.strength guards.replay guards.replay_kl guards.kl guards.token_mask guards.norm; of
+    objective dpo: beta label_smoothing sft_weight; of distill: distill.teacher distill.file
+    distill.top distill.temperature distill.hard.
     """
     from loratelier.train.recipe_file import load_recipe, parse_set
 
@@ -83,6 +85,11 @@ def _train(
             f"  Held-out DPO loss        {metrics['held_out_loss_base']:.4f} -> "
             f"{metrics['held_out_loss']:.4f}, margin {metrics['held_out_margin']:+.3f}, "
             f"{metrics['held_out_accuracy']:.0%} preferred rightly"
+        )
+    if "held_out_kl" in metrics:
+        out.print(
+            f"  KL from the teacher      {metrics['held_out_kl_base']:.4f} -> "
+            f"{metrics['held_out_kl']:.4f} nats a token"
         )
     out.print(
         f"  General text, bits/byte  {metrics['general_bpb_base']:.4f} -> "

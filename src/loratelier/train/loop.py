@@ -64,7 +64,8 @@ class Point:
     @property
     def figures(self) -> dict[str, float]:
         """Everything that was measured on held-out rows."""
-        return self.held_out if self.held_out_nll is None else {"nll": self.held_out_nll}
+        nll = {} if self.held_out_nll is None else {"nll": self.held_out_nll}
+        return nll | self.held_out
 
 
 @dataclass

@@ -86,9 +86,10 @@ class Sft:
 
     def say(self, now: Figures, base: Figures | None) -> list[str]:
         """Return the loss and its change."""
-        return [f"held-out loss {_changed(now, base, 'nll')}"]
+        return [f"held-out loss {changed(now, base, 'nll')}"]
 
 
-def _changed(now: Figures, base: Figures | None, name: str) -> str:
+def changed(now: Figures, base: Figures | None, name: str) -> str:
+    """Return a figure with its change from the base's."""
     was = f" ({change(base[name], now[name]):+.1%})" if base else ""
     return f"{now[name]:.3f}{was}"

@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from loratelier.train.guards import Guards
-from loratelier.train.recipe_objectives import for_objective, unread
+from loratelier.train.recipe_objectives import Distill, for_objective, unread
 from loratelier.train.recipe_variants import Variants, require_meaning
 
 # The recipe's short names for the linear layers of a transformer block.
@@ -30,9 +30,10 @@ class Recipe(Variants):
     base: str = Field(description="'demo', a hub id, a folder, or a GGUF file.")
     corpus: Path = Field(description="A corpus folder, as `corpus build` writes it.")
     name: str = Field(description="The adapter's name in the store.")
-    objective: Literal["sft", "dpo", "full", "scratch"] = Field(
+    objective: Literal["sft", "dpo", "distill", "full", "scratch"] = Field(
         default="sft",
         description="sft: learn the rows. dpo: prefer the chosen answers to the rejected ones. "
+        "distill: learn what a teacher expects at each place of the rows. "
         "full, scratch: baselines that learn the rows with all of the base's weights, as they are "
         "or drawn anew.",
     )
@@ -56,7 +57,7 @@ class Recipe(Variants):
     learning_rate: float = Field(
         default=5e-4,
         gt=0,
-        description="Left empty: sft 5e-4, dpo 5e-5, full 5e-5, scratch 1e-3.",
+        description="Left empty: sft and distill 5e-4, dpo 5e-5, full 5e-5, scratch 1e-3.",
     )
     batch_tokens: int = Field(
         default=512, ge=1, description="Tokens of one step, template included."
@@ -111,6 +112,7 @@ class Recipe(Variants):
         ge=0,
         description="dpo: add this times the loss per token of the chosen answers.",
     )
+    distill: Distill | None = Field(default=None, description="distill: where from, and how.")
     guards: Guards = Guards()
 
     @model_validator(mode="before")
@@ -130,6 +132,12 @@ class Recipe(Variants):
             raise ValueError(
                 "guards.drift_budget: weights that are drawn anew have no base to drift from"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _distilled_from_something(self) -> Self:
+        if self.objective == "distill" and self.distill is None:
+            raise ValueError("objective distill learns from distill.teacher or from distill.file")
         return self
 
     @property

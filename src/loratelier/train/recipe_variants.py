@@ -133,8 +133,8 @@ def _contradictions(recipe: "Recipe") -> Iterator[tuple[str, str]]:
 
 def _of_the_objective(recipe: "Recipe") -> Iterator[tuple[str, str]]:
     guards, objective = recipe.guards, recipe.objective
-    if objective == "dpo":
-        why = "pairs are held to the base by beta"
+    if objective in ("dpo", "distill"):
+        why = "they are defined for rows that are learned as they stand"
         unread = {"kl": guards.kl, "replay": guards.replay, "token_mask": guards.token_mask}
     elif recipe.trains_the_base:
         why = "the base itself is trained, and there is no gate to close"

@@ -26,6 +26,7 @@ from loratelier.kit.home import room
 from loratelier.kit.progress import remark
 from loratelier.train import checkpoint
 from loratelier.train.beginnings import begin_with_data
+from loratelier.train.distill import Distillation
 from loratelier.train.dpo import Dpo
 from loratelier.train.drift import DriftMeter
 from loratelier.train.invocation import invocation_of, waiting
@@ -89,7 +90,8 @@ def train(
     handed_in = base is not None
     base = base or _load(recipe)
     _require_same_form(base, recipe)
-    objective = _objective(recipe)
+    # Asked before an adapter is put on: the teacher may be another one on the same base.
+    objective = _objective(base, corpus, recipe)
     accelerator = make_accelerator(recipe, base)
     with ExitStack() as opened:
         whole: Whole | None = None
@@ -121,7 +123,9 @@ def train(
         tracker.finish()
     if accelerator.is_main_process:
         if base.quantization is not None:
-            adapter = measured_unquantised(adapter, base, plan.held_out, general_text()[1::2])
+            # Of preferences a loss per token would say little.
+            rows = () if recipe.objective == "dpo" else plan.held_out
+            adapter = measured_unquantised(adapter, base, rows, general_text()[1::2])
         with _disk(target):
             adapter.save(target, replace=replace)
         shutil.rmtree(_run_folder(recipe), ignore_errors=True)
@@ -201,9 +205,11 @@ def _kept_apart(base: Base, recipe: Recipe) -> AbstractContextManager[Apart]:
     return rows_apart(base.model) if recipe.packing else nullcontext("padding")
 
 
-def _objective(recipe: Recipe) -> Objective[Any]:
+def _objective(base: Base, corpus: Corpus, recipe: Recipe) -> Objective[Any]:
     if recipe.objective == "dpo":
         return Dpo(recipe.beta, recipe.label_smoothing, recipe.sft_weight)
+    if recipe.distill is not None:
+        return Distillation.of(base, corpus, recipe, recipe.distill)
     return Sft()
 
 
