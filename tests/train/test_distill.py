@@ -1,4 +1,4 @@
-"""Distillation: its loss against a dense closed form, its teachers, and the file that holds them."""
+"""Distillation: its loss against a dense closed form, its teachers, and the file of shares."""
 
 import json
 
@@ -152,9 +152,9 @@ def test_a_hand_written_file_moves_what_it_names(able_base, distilled, home, tmp
     first = {}
     for row in examples(able_base, Corpus.load(wanted.corpus), wanted):
         first[row.row] = row.learned.index(True)
-    t, l = (able_base.tokenizer.convert_tokens_to_ids(letter) for letter in "TL")
+    turn, look = (able_base.tokenizer.convert_tokens_to_ids(letter) for letter in "TL")
     lines = [
-        {"row": name, "place": place, "ids": [t, l], "shares": [1.0, 3.0]}
+        {"row": name, "place": place, "ids": [turn, look], "shares": [1.0, 3.0]}
         for name, place in first.items()
     ]
     pq.write_table(pa.Table.from_pylist(lines), tmp_path / "hand.parquet")
@@ -166,8 +166,8 @@ def test_a_hand_written_file_moves_what_it_names(able_base, distilled, home, tmp
     ids = torch.tensor([row.ids[: first[row.row]]])
     with torch.no_grad(), bank.activate("pupil"):
         likely = able_base.model(ids).logits[0, -1].softmax(-1)
-    assert float(likely[t]) == pytest.approx(0.25, abs=0.1)
-    assert float(likely[l]) == pytest.approx(0.75, abs=0.1)
+    assert float(likely[turn]) == pytest.approx(0.25, abs=0.1)
+    assert float(likely[look]) == pytest.approx(0.75, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ temperature T, among themselves; ``p_T`` the model's distribution at T (Hinton e
 arXiv:1503.02531). The teacher is asked once, before the first step.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,9 +52,17 @@ class Distillation:
     """Learn rows towards given distributions."""
 
     def __init__(
-        self, rows: tuple[list[Example], list[Example]], given: Given, distill: Distill
+        self,
+        rows: tuple[list[Example], list[Example]],
+        given: Given,
+        distill: Distill,
+        source: str,
     ) -> None:
-        """Take rows, those to learn from and those held out, and what is expected in them."""
+        """Take rows, those to learn from and those held out, and what is expected in them.
+
+        ``source`` is a digest of who said it.
+        """
+        self.source = source
         self._rows = rows
         self._given = given
         self.temperature = distill.temperature
@@ -72,9 +81,10 @@ class Distillation:
             vocabulary = base.model.config.get_text_config().vocab_size
             known = set(corpus.rows.column("id").to_pylist())
             given = read_shares(distill.file, rows, known, base.tokenizer, vocabulary)
+            source = f"sha256:{hashlib.sha256(distill.file.read_bytes()).hexdigest()}"
         else:
-            given = ask(base, str(distill.teacher), rows, distill.top)
-        return cls(split(corpus, _taught(rows, given), recipe), given, distill)
+            given, source = ask(base, str(distill.teacher), rows, distill.top)
+        return cls(split(corpus, _taught(rows, given), recipe), given, distill, source)
 
     def rows(
         self, base: Base, corpus: Corpus, recipe: Recipe

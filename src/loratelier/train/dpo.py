@@ -61,6 +61,8 @@ class Preferences(Pack):
 class Dpo:
     """Prefer the chosen answer to the rejected one, measured from the base."""
 
+    source = None
+
     def __init__(self, beta: float, label_smoothing: float, sft_weight: float) -> None:
         """Take the constants.
 

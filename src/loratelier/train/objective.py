@@ -32,6 +32,10 @@ Figures = Mapping[str, float]
 class Objective(Protocol[U]):
     """What a run is after; ``U`` is what it learns from, a row or rows that belong together."""
 
+    @property
+    def source(self) -> str | None:
+        """A digest of what it learns from beside the corpus; None where there is nothing."""
+
     def rows(self, base: Base, corpus: Corpus, recipe: Recipe) -> tuple[list[U], list[U]]:
         """Return what is learned from and what is held out.
 
@@ -57,6 +61,8 @@ class Objective(Protocol[U]):
 
 class Sft:
     """Learn the rows as they stand: the mean ``-log p`` of the learned tokens."""
+
+    source = None
 
     def rows(
         self, base: Base, corpus: Corpus, recipe: Recipe

@@ -16,8 +16,8 @@ def load_recipe(path: Path | None = None, changes: Mapping[str, Any] | None = No
     """Read a recipe from a YAML file, or from nothing, with ``changes`` laid over it.
 
     Args:
-        path: the YAML file; a relative ``corpus`` or ``guards.replay_from`` in it is taken from
-            the file's folder when it is there, else from the working folder.
+        path: the YAML file; a relative path in it is taken from the file's folder when it is
+            there, else from the working folder.
         changes: values by dotted key, as ``--set`` gives them (``{"guards.drift_budget": 0.01}``).
 
     Raises:
@@ -39,13 +39,17 @@ def load_recipe(path: Path | None = None, changes: Mapping[str, Any] | None = No
     guards, replayed = recipe.guards, recipe.guards.replay_from
     if replayed is not None:
         guards = guards.model_copy(update={"replay_from": _beside(path, replayed)})
-    return recipe.model_copy(update={"corpus": _beside(path, recipe.corpus), "guards": guards})
+    changed: dict[str, Any] = {"corpus": _beside(path, recipe.corpus), "guards": guards}
+    if recipe.distill is not None and recipe.distill.file is not None:
+        file = _beside(path, recipe.distill.file)
+        changed["distill"] = recipe.distill.model_copy(update={"file": file})
+    return recipe.model_copy(update=changed)
 
 
 def _beside(recipe: Path, given: Path) -> Path:
-    """Return what a recipe names: in its own folder if it is there, else as it stands."""
-    near = recipe.parent / given
-    return near if near.exists() else given
+    """Return a path that a recipe names, from the recipe's folder where it is there."""
+    beside = recipe.parent / given
+    return beside if not given.is_absolute() and beside.exists() else given
 
 
 def parse_set(pairs: Sequence[str]) -> dict[str, Any]:

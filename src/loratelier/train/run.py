@@ -285,6 +285,7 @@ def _run(
         "dtype": str(base.dtype).removeprefix("torch."),
         "corpus hash": corpus.hash,
         **plan.guarded,
+        "distilled from": objective.source,
     }
     state = checkpoint.load(folder, learner, optimizer, identity) if resume else None
     if resume:
@@ -315,7 +316,7 @@ def _run(
     strength = state.kept_point.strength
     with learner.at_strength(strength):
         metrics = _metrics(plan, state, last)
-    return metrics, strength
+    return metrics | ({"distilled_from": objective.source} if objective.source else {}), strength
 
 
 def _watch(base: Base, recipe: Recipe, asked: bool) -> Watch:

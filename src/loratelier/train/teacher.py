@@ -43,14 +43,14 @@ def teach(recipe: Recipe, path: str | Path, *, base: Base | None = None) -> Path
         raise InputError("The recipe has no teacher to ask", "Give it distill.teacher")
     base = base or load_base(recipe.base)
     rows = examples(base, Corpus.load(recipe.corpus), recipe)
-    given = ask(base, recipe.distill.teacher, rows, recipe.distill.top)
+    given, _ = ask(base, recipe.distill.teacher, rows, recipe.distill.top)
     write_shares(given, Path(path), base.tokenizer)
     return Path(path)
 
 
 @torch.no_grad()
-def ask(base: Base, teacher: str, rows: Sequence[Example], top: int | None) -> Given:
-    """Return the teacher's likeliest next tokens at every learned place, with their shares.
+def ask(base: Base, teacher: str, rows: Sequence[Example], top: int | None) -> tuple[Given, str]:
+    """Return the teacher's likeliest next tokens at every learned place, and its digest.
 
     Args:
         base: the base that is trained, wearing nothing.
@@ -63,7 +63,7 @@ def ask(base: Base, teacher: str, rows: Sequence[Example], top: int | None) -> G
     """
     vocabulary = base.model.config.get_text_config().vocab_size
     given = {}
-    with _worn(base, teacher) as model, rows_apart(model) as apart:
+    with _worn(base, teacher) as (model, digest), rows_apart(model) as apart:
         reader = Reader(model, apart)
         packs = pack(by_length(rows), _AT_ONCE, padded=apart == "padding")
         learned = {row.row: [n for n, flag in enumerate(row.learned) if flag] for row in rows}
@@ -77,18 +77,19 @@ def ask(base: Base, teacher: str, rows: Sequence[Example], top: int | None) -> G
                     parts = zip(ids[own], shares[own], strict=True)
                     given[row] = Shares(dict(zip(learned[row], parts, strict=True)))
                 bar.advance()
-    return given
+    return given, digest
 
 
 @contextmanager
-def _worn(base: Base, teacher: str) -> Iterator[Any]:
-    """Yield the teacher as a model."""
+def _worn(base: Base, teacher: str) -> Iterator[tuple[Any, str]]:
+    """Yield the teacher as a model, and a digest of it."""
     if teacher in store.names():
         remark(f"The teacher is the adapter '{teacher}'")
+        adapter = store.open(teacher)
         with AdapterBank(base.model) as bank:
-            bank.add(teacher, store.path_of(teacher))
+            bank.add(teacher, adapter)
             with bank.activate(teacher):
-                yield base.model
+                yield base.model, adapter.digest
         return
     try:
         other = load_base(teacher, dtype=base.dtype, device=base.device)
@@ -103,4 +104,4 @@ def _worn(base: Base, teacher: str) -> Iterator[Any]:
             "Choose a teacher of the same family",
         )
     remark(f"The teacher is the base {other.name}")
-    yield other.model
+    yield other.model, other.fingerprint
