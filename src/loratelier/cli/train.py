@@ -84,7 +84,8 @@ def _train(
         out.print(
             f"  Held-out DPO loss        {metrics['held_out_loss_base']:.4f} -> "
             f"{metrics['held_out_loss']:.4f}, margin {metrics['held_out_margin']:+.3f}, "
-            f"{metrics['held_out_accuracy']:.0%} preferred rightly"
+            f"{metrics['held_out_accuracy']:.0%} preferred rightly",
+            soft_wrap=True,
         )
     if "held_out_kl" in metrics:
         out.print(
