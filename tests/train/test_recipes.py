@@ -17,8 +17,9 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_each_is_read_and_is_of_the_objective_in_its_name(path):
     recipe = load_recipe(path, {"corpus": "my-corpus", "name": "mine"})
-    if path.stem in ("sft", "dpo", "distill", "full", "scratch"):
-        assert recipe.objective == path.stem
+    if path.stem not in ("sft", "dpo", "distill", "full", "scratch"):
+        return  # it is of another kind, and its rate and guards are its own
+    assert recipe.objective == path.stem
     # What a recipe says of a rate is what it would be without saying.
     plain = {"base": "demo", "corpus": "my-corpus", "name": "mine", "objective": recipe.objective}
     if recipe.distill is not None:
