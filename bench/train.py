@@ -256,6 +256,7 @@ def ours(given, base, batches, took):
     from loratelier.kit.progress import task
     from loratelier.train import Recipe, loop, model, run
     from loratelier.train.learner import Learner
+    from loratelier.train.objective import Sft
     from loratelier.train.steps import Cut, step_of
 
     recipe = Recipe(
@@ -275,7 +276,17 @@ def ours(given, base, batches, took):
         accelerator = Accelerator(cpu=given.device == "cpu")
         prepared, optimizer = accelerator.prepare(learner, optimizer)
         work = loop.Run(
-            learner, prepared, optimizer, accelerator, recipe, None, None, None, Silent(), Silent()
+            learner=learner,
+            prepared=prepared,
+            optimizer=optimizer,
+            accelerator=accelerator,
+            recipe=recipe,
+            objective=Sft(),
+            plan=None,  # the steps are told to us one by one, and nothing is measured or saved
+            meter=None,
+            save=None,
+            told=Silent(),
+            watch=Silent(),
         )
         state = loop.State()
         for batch in batches:

@@ -7,14 +7,14 @@ from itertools import zip_longest
 import torch
 
 from loratelier.adapter import Adapter
-from loratelier.base import Base, with_tokens
+from loratelier.base import Base
 from loratelier.kit.errors import InputError
+from loratelier.scope.change import Change
 from loratelier.scope.compare import Compared
 from loratelier.scope.inspection import Continuation, Inspection, Parting, Position, Summary, Total
 from loratelier.scope.pieces import Pieces
 from loratelier.scope.prompt import Messages, encode_prompt, end_ids, words
 from loratelier.scope.sides import Sides
-from loratelier.scope.strength import check_strength
 from loratelier.scope.wording import ENGLISH, sentences
 
 
@@ -51,12 +51,12 @@ def inspect_prompt(
         InputError: an adapter for another base, a prompt that is empty or longer than the base can
             read, contradicting options, or figures out of range.
     """
-    _check(strength, top, max_new_tokens)
-    base = with_tokens(base, adapter.card.tokens)
-    adapter.require_fit(base)
+    _check(top, max_new_tokens)
+    change = Change(base, adapter, strength=strength)
+    base = change.base
     encoded = encode_prompt(base, prompt, raw=raw, system=system)
     room = _room(base, len(encoded.ids))
-    sides = Sides(base, adapter, strength, top)
+    sides = Sides(change, top)
     base_ids, adapter_ids = sides.answers(encoded.ids, min(max_new_tokens, room))
     texts = {"base": base_ids, "adapter": adapter_ids}
     if continuation is not None:
@@ -72,7 +72,7 @@ def inspect_prompt(
         question=encoded.question,
         text=encoded.text,
         strength=strength,
-        effect=sides.effect,
+        effect=change.effect,
         has_effect=adapter.has_effect,
         positions=read.positions,
         continuations={
@@ -85,8 +85,7 @@ def inspect_prompt(
     return replace(seen, summary=replace(seen.summary, sentences=sentences(seen, ENGLISH)))
 
 
-def _check(strength: float, top: int, max_new_tokens: int) -> None:
-    check_strength(strength)
+def _check(top: int, max_new_tokens: int) -> None:
     if top < 1:
         raise InputError(f"top is {top}", "Keep one token or more")
     if max_new_tokens < 1:

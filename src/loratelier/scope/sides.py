@@ -1,13 +1,11 @@
-"""Base and adapter side by side: two rows of one batch that differ only in the gate."""
+"""Before and after side by side: two rows of one batch that differ only in the gate."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from loratelier.adapter import Adapter
-from loratelier.bank import AdapterBank
-from loratelier.base import Base
+from loratelier.scope.change import Change
 from loratelier.scope.compare import Compared, Place, compare
 from loratelier.scope.decode import columns, decode, likeliest
 from loratelier.scope.pieces import Pieces
@@ -15,27 +13,20 @@ from loratelier.scope.prompt import end_ids
 
 
 class Sides:
-    """Reads and writes with both models at once.
+    """Reads and writes in both looks of a change at once."""
 
-    When nothing can change (``effect`` is false) one row is read and stands for both, so that
-    every difference is exactly zero rather than a rounding.
-    """
-
-    def __init__(self, base: Base, adapter: Adapter, strength: float, top: int) -> None:
-        self.effect = adapter.has_effect and strength != 0
-        self.pieces = Pieces(base.tokenizer)
-        self._base = base
+    def __init__(self, change: Change, top: int) -> None:
+        self.pieces = Pieces(change.base.tokenizer)
+        self._change = change
+        self._model = change.base.model
         self._top = top
-        self._bank = AdapterBank(base.model)
-        self._bank.add(adapter.name, adapter)
-        self._mix = [None, {adapter.name: strength}] if self.effect else [None]
 
     def answers(self, prompt: Sequence[int], limit: int) -> tuple[list[int], list[int]]:
-        """Return the greedy answers of base and adapter, each with its end token if it has one."""
-        rows = len(self._mix)
-        ends = end_ids(self._base)
-        with self._bank.activate(self._mix):
-            steps = decode(self._base.model, prompt, likeliest, rows=rows, ends=ends, limit=limit)
+        """Return the greedy answers before and after, each with its end token if it has one."""
+        rows = self._change.rows
+        ends = end_ids(self._change.base)
+        with self._change.together():
+            steps = decode(self._model, prompt, likeliest, rows=rows, ends=ends, limit=limit)
             written = columns(steps, rows)
         return written[0], written[-1]
 
@@ -60,7 +51,7 @@ class Sides:
         return compare(before, after, places, top=self._top, pieces=self.pieces)
 
     def _logits(self, ids: Sequence[int], last: int) -> tuple[Tensor, Tensor]:
-        batch = torch.tensor([list(ids)] * len(self._mix), device=self._base.model.device)
-        with self._bank.activate(self._mix):
-            logits = self._base.model(input_ids=batch, use_cache=False, logits_to_keep=last).logits
+        batch = torch.tensor([list(ids)] * self._change.rows, device=self._model.device)
+        with self._change.together():
+            logits = self._model(input_ids=batch, use_cache=False, logits_to_keep=last).logits
         return logits[0], logits[-1]
