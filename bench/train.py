@@ -86,7 +86,8 @@ def start(peer):
 def read(process):
     """Return the next line that a contender says to us; others print too."""
     for line in process.stdout:
-        if line.startswith("{"):
+        # TRL prints the dicts of its own log, which are no JSON.
+        if line.startswith('{"'):
             return json.loads(line)
     raise SystemExit(f"a contender ended early: see bench-train-*.log in {tempfile.gettempdir()}")
 

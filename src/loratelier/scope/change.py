@@ -49,9 +49,9 @@ class Change:
         self.strength = strength
         self.effect = strength != 0 and before != after and any(a.has_effect for a in worn)
         self._bank = AdapterBank(base.model)
-        for name, adapter in ((_BEFORE, before), (_AFTER, after)):
-            if adapter is not None:
-                self._bank.add(name, adapter)
+        self._bank.add(_AFTER, after)
+        if before is not None:
+            self._bank.add(_BEFORE, before)
 
     @property
     def rows(self) -> int:
