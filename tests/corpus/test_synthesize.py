@@ -8,7 +8,9 @@ from collections import Counter
 from email.utils import formatdate
 from itertools import pairwise
 
+import numpy as np
 import pytest
+import torch
 
 from loratelier.corpus import Corpus, build_corpus
 from loratelier.corpus.formats import Rendered, parse
@@ -46,7 +48,11 @@ TALKS = {
     "tea": [("Чай готов?", "Чай стоит на столе с 12 часов, и он давно остыл в кружке.")],
     "door": [("Who is there?", "Nobody is there, only the wind that tries the old door.")],
 }
-PAGE = "# The mill\n\nThe mill on the river burned down in 1911. The miller built it again.\n"
+PAGE = """# The mill
+
+The mill on the river burned down in 1911, on a windy evening in October, while the harvest festival
+was ending. The miller built it again.
+"""
 
 
 def write_notes(folder):
@@ -99,7 +105,9 @@ def store(tmp_path):
 
 
 def text_of(messages):
-    return re.search(r"<text>\n(.*)\n</text>", messages[0]["content"], re.DOTALL)[1]
+    """What is to be rewritten: the answer above the request, or the text in it."""
+    tagged = re.search(r"<text>\n(.*)\n</text>", messages[0]["content"], re.DOTALL)
+    return tagged[1] if tagged else messages[1]["content"]
 
 
 def reworded(messages):
@@ -148,10 +156,10 @@ def test_rephrasing_changes_the_answers_and_nothing_else(corpus, store):
 def test_an_answer_is_asked_for_with_the_question_it_answers(corpus, store):
     with Server(reworded) as server:
         written(corpus, server, store)
-        asked = [prompt[0]["content"] for prompt in server.prompts()]
-    second = next(each for each in asked if "Then we sat" in each)
-    assert "<request>\nAnd then?\n</request>" in second
-    assert "mended" not in second
+    asked, said, request = next(each for each in server.prompts() if "Then we sat" in str(each))
+    assert asked == {"role": "user", "content": "And then?"}
+    assert said == {"role": "assistant", "content": TALKS["lamp"][1][1]}
+    assert request["content"].startswith("Rewrite your answer in your own words.")
 
 
 def test_questions_become_a_row_each_with_the_whole_lineage(texts, store):
@@ -253,7 +261,7 @@ def test_every_message_is_in_a_row_or_dropped_with_its_reason(corpus, store):
 
 def test_a_conversation_is_kept_up_to_the_answer_that_failed(corpus, store):
     def fails_second(messages):
-        return "no" if "Then we sat" in messages[0]["content"] else reworded(messages)
+        return "no" if "Then we sat" in str(messages) else reworded(messages)
 
     with Server(fails_second) as server:
         made = written(corpus, server, store)
@@ -289,8 +297,8 @@ def test_the_corpus_is_a_corpus(corpus, store, tmp_path):
 def corrected(server):
     """What the model was told about its first answer."""
     first, second = server.prompts()[:2]
-    assert second[0] == first[0]
-    return second[1]["content"], second[2]["content"]
+    assert second[:-2] == first
+    return second[-2]["content"], second[-1]["content"]
 
 
 @pytest.mark.parametrize(
@@ -354,6 +362,7 @@ def test_the_node_at_fault_is_named_to_the_model(texts, store, change, told):
         ("Sure, here it is:\nI mended the lamp in the hall, broken in 1987.", "words about itself"),
         ("Лампа в прихожей была сломана с 1987 года, и я её починил.", "not in the language"),
         ("I mended the lamp that broke in 1987. " * 9, "characters"),
+        ("It broke in 1987, I say. It broke in 1987, I say.", "repeats itself"),
     ],
 )
 def test_a_rephrasing_keeps_what_is_said(lamp, store, bad, told):
@@ -362,6 +371,18 @@ def test_a_rephrasing_keeps_what_is_said(lamp, store, bad, told):
         made = written(lamp, server, store, api=quick(server, parallel=1))
         _, why = corrected(server)
     assert told in why
+    assert made.failed == 0
+
+
+def test_an_answer_about_something_else_is_not_used(texts, store):
+    other = "Whatever somebody wants, football players always train twice every single Monday."
+    with Server(
+        lambda _: "The river's mill burned in 1911, and its miller built another."
+    ) as server:
+        server.faults.append(says(f"{other} And 1911."))
+        made = written(texts, server, store)
+        _, why = corrected(server)
+    assert "does not speak of what the text says" in why
     assert made.failed == 0
 
 
@@ -379,7 +400,7 @@ def test_an_answer_that_was_cut_off_is_not_used(corpus, store):
     with Server(reworded) as server:
         server.faults.append(says("half of a", finish="length"))
         made = written(corpus, server, store, limit=1, api=quick(server, parallel=1))
-        assert "cut off" in server.prompts()[1][2]["content"]
+        assert "cut off" in server.prompts()[1][-1]["content"]
     assert made.failed == 0
 
 
@@ -580,7 +601,7 @@ def test_newer_models_names_are_learned(corpus, store):
 
 def test_one_refused_text_costs_itself_alone(corpus, store):
     def refuses(handler, request):
-        if "Чай" in request["messages"][0]["content"]:
+        if "Чай" in str(request["messages"]):
             handler.answer(400, json.dumps(error("too long for us")).encode())
             return
         document = completion(reworded(request["messages"]), request["messages"])
@@ -626,7 +647,7 @@ def test_cost_is_what_the_server_reported(corpus, store):
         planned = plan(corpus, quick(server), Settings("rephrase", rates=Rates(1.0, 2.0)))
         assert not server.seen  # an estimate asks for nothing
         made = written(corpus, server, store, rates=Rates(1.0, 2.0))
-        inside = sum(len(p[0]["content"].split()) for p in server.prompts())
+        inside = sum(len(m["content"].split()) for p in server.prompts() for m in p)
     words = sum(len(a.split()) for pairs in TALKS.values() for _, a in pairs)
     assert (made.all.requests, made.all.prompt_tokens, made.all.answer_tokens) == (4, inside, words)
     assert made.corpus.report.syntheses[-1].price == pytest.approx((inside + 2 * words) / 1e6)
@@ -742,3 +763,53 @@ def test_a_local_base_writes_the_same_whatever_went_before(tiny_base):
     assert local.ask(one, 12, threading.Event()) == alone
     assert Local(tiny_base, temperature=1.0, seed=1).ask(one, 12, threading.Event()) != alone
     assert alone.cut == (alone.answer_tokens == 12)
+
+
+def test_the_demo_base_behind_a_server_and_at_home_write_the_same(demo_base, tmp_path):
+    """The protocol in between changes nothing: same words, same tokens, likelier than before."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    said = (
+        "Plants need sunlight and water to grow. Without enough water the leaves turn yellow and "
+        "the plant dies after a while."
+    )
+    note = NOTE.format(question="What do plants need?", answer=said, uid="p")
+    (folder / "plants.md").write_text(note, encoding="utf-8")
+    source = build_corpus(folder, holdout=0)
+    local = Local(demo_base, temperature=0)
+    settings = Settings("rephrase", most_tokens=48, corrections=0)
+    at_home = synthesize(source, local, settings, tmp_path / "one")
+
+    def generates(messages):
+        prompt = demo_base.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        made = demo_base.model.generate(**prompt, max_new_tokens=48, do_sample=False)
+        return demo_base.tokenizer.decode(
+            made[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+
+    with Server(generates) as server:
+        served = written(source, server, tmp_path / "two", most_tokens=48, corrections=0)
+    home, away = (each.corpus.rows.to_pylist()[0] for each in (at_home, served))
+    assert home["messages"] == away["messages"]
+    new = home["messages"][1]["content"]
+    assert new != said
+    assert at_home.all.answer_tokens == len(demo_base.tokenizer(new)["input_ids"]) + 1
+    old_loss, new_loss = (
+        float(np.mean(score_losses(demo_base, row["messages"])))
+        for row in (source.rows.to_pylist()[0], home)
+    )
+    assert new_loss < old_loss
+
+
+def score_losses(base, messages):
+    """-log p of the tokens of the last message, given those before; by a plain forward."""
+    head = base.tokenizer.apply_chat_template(
+        messages[:-1], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
+    tail = base.tokenizer(messages[-1]["content"], return_tensors="pt")["input_ids"]
+    ids = torch.cat([head, tail], dim=1)
+    with torch.no_grad():
+        logits = base.model(ids).logits[0, head.shape[1] - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, tail[0], reduction="none").numpy()

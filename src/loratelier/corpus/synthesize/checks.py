@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any
 
 from loratelier.corpus.hygiene.tongue import UNKNOWN, language_of
@@ -25,6 +26,12 @@ _NUMBER = re.compile(r"\d{2,}")
 _LINK = re.compile(r"https?://[^\s)>\]]+")
 _CODE = re.compile(r"```[^\n]*\n(.*?)```", re.DOTALL)
 _LEAST, _MOST = 0.4, 2.5  # how long a rephrasing may be beside its source
+_SENTENCE = re.compile(r"[.!?…]+(?:\s|$)|\n")
+_LONG_SENTENCE = 4  # words of one that nobody says twice by chance
+_STEM = 5  # letters
+_WORD = re.compile(rf"[^\W\d_]{{{_STEM},}}")
+_TELLING_WORDS = 8  # longer words from which on it can be told what a text is about
+_ABOUT = 0.1
 _SHORT = 80  # characters by which it may always be longer
 _TELLING = 200  # letters from which on a language can be told safely
 
@@ -76,6 +83,33 @@ def check_reworded(text: str, source: str) -> None:
             f"it has {len(text)} characters and the text {len(source)}; say the same, no more and "
             "no less"
         )
+
+
+def check_about(text: str, source: str) -> None:
+    """Hold that a text speaks of what its source says, and does not run in circles.
+
+    No proof of its meaning, and a guard against the worst: a weak model's loops, and answers about
+    something else. Of the source's longer words, by their first letters, a tenth must be there.
+
+    Raises:
+        Invalid: it does not.
+    """
+    said = Counter(_sentences(text)) - Counter(_sentences(source))
+    if any(times > 1 for times in said.values()):
+        raise Invalid("it repeats itself")
+    wanted, found = _stems(source), _stems(text)
+    if len(wanted) >= _TELLING_WORDS and len(wanted & found) < _ABOUT * len(wanted):
+        raise Invalid("it does not speak of what the text says")
+
+
+def _sentences(text: str) -> list[str]:
+    cut = (" ".join(one.split()).casefold() for one in _SENTENCE.split(text))
+    return [one for one in cut if one.count(" ") >= _LONG_SENTENCE - 1]
+
+
+def _stems(text: str) -> set[str]:
+    """Return the first letters of the longer words, which stay where the endings change."""
+    return {word[:_STEM].casefold() for word in _WORD.findall(text)}
 
 
 def check_kept(text: str, source: str) -> None:

@@ -128,9 +128,7 @@ class _Writer:
 
     def opening(self, item: Item, piece: Piece) -> list[dict[str, str]]:
         """Return the request that a piece begins with."""
-        role = self.settings.role or ROLE
-        request = TASKS[self.settings.task].request(item, piece, role)
-        return [{"role": "user", "content": request}]
+        return TASKS[self.settings.task].request(item, piece, self.settings.role or ROLE)
 
     def _not_asked(self, messages: Messages) -> Answer:
         raise _Open
@@ -216,10 +214,10 @@ def plan(corpus: Corpus, asked: Asked, settings: Settings, store: Path | None = 
 
 
 def _guess(writer: _Writer, item: Item, piece: Piece) -> Cost:
-    request = writer.opening(item, piece)[0]["content"]
+    request = sum(tokens_in(each["content"]) for each in writer.opening(item, piece))
     share = TASKS[writer.settings.task].answer_share
     answer = min(writer.settings.most_tokens, round(tokens_in(piece.material) * share))
-    return Cost(1, tokens_in(request), answer)
+    return Cost(1, request, answer)
 
 
 def synthesize(corpus: Corpus, asked: Asked, settings: Settings, store: Path) -> Synthesized:
