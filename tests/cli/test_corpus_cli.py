@@ -116,6 +116,57 @@ def test_diff_shows_before_and_after(run, notes, tmp_path):
     assert f"- {ANSWER.encode().decode('mac_roman')}" in said
     (step,) = json.loads(run("diff", out, "--json")[1])
     assert step["wrong"] == "mac_roman"
+    (change,) = step["changes"]
+    assert change["now"] == ANSWER
+
+
+def test_diff_shows_every_step_and_what_is_recorded_takes_them_back(run, tmp_path):
+    """Marks of every kind in one note: encodings once and twice, scanners', printers', the web's."""
+    clean = [
+        "Мы вышли из дома рано утром и пошли к реке, пока не стало жарко.",
+        "Вечером снова зажгли лампу и долго читали вслух старые письма.",
+        "It wasn’t the storm that kept us — it was the soup.",
+    ]
+    lines = [
+        clean[0].encode().decode("cp1251", "replace").replace("\ufffd", "\x98"),
+        clean[1].encode("cp1251").decode("latin-1").encode().decode("mac_roman"),
+        clean[2].encode("cp1252").decode("koi8-r"),
+        "This is the ﬁnal word on the ﬂood of the year.",
+        "Он написал кoмпьютeр латинскими буквами и не заметил.",
+        "A bell\x07 rang, and zero\u200bwidth marks hid in the words.",
+        "Слово пере-",
+        "несено на другую строку, как в книге.",
+    ]
+    text = "\n".join(lines)
+    block = "\n".join(f"> {line}" for line in text.split("\n"))
+    asked = ">[!nexus_user] **User** - 1\n> Кто там?\n<!-- UID: a -->\n"
+    note = f"{asked}\n>[!nexus_agent] **Assistant** - 2\n{block}\n<!-- UID: b -->\n"
+    (tmp_path / "one.md").write_text(note, encoding="utf-8")
+    out = tmp_path / "out"
+    assert run("build", tmp_path / "one.md", "-o", out)[0] == 0
+    steps = json.loads(run("diff", out, "--json")[1])
+    kinds = {step["what"] for step in steps}
+    assert "UTF-8 read as Windows-1251" in kinds
+    assert {
+        "control characters removed",
+        "words cut at a line end joined",
+        "invisible characters removed",
+        "ligatures written out",
+        "look-alike letters set right",
+    } <= kinds
+    said = run("diff", out)[1]
+    read = dict(enumerate(lines, start=1))
+    now: dict[int, str] = {}
+    for step in steps:
+        assert step["what"] in said
+        for change in step["changes"]:
+            assert f"+ {change['now']}" in said
+            # Each step begins where the one before it ended, and the first at what was read.
+            assert change["was"] == now.get(change["line"], read[change["line"]])
+            now[change["line"]] = change["now"]
+    assert [now[1], now[2], now[3]] == clean
+    (row,) = json.loads(run("show", out, "--json")[1])
+    assert all(line in row["messages"][1]["content"] for line in now.values() if line)
 
 
 def test_a_row_of_text_is_shown_with_the_place_of_each_message(run, notes, tmp_path):

@@ -140,22 +140,24 @@ def show(
 
 @app.command()
 def diff(folder: Folder, json: Json = False) -> None:
-    """Print what was mended, before and after."""
+    """Print every line that was mended, before and after, step by step."""
     from loratelier.corpus import Corpus
 
-    report = Corpus.load(folder).report
-    repairs = [step for note in report.files for step in note.repairs]
+    mended = Corpus.load(folder).mended()
     if json:
-        print_json([step.model_dump(mode="json") for step in repairs])
+        print_json([{**step.model_dump(mode="json"), "changes": lines} for step, lines in mended])
         return
-    if not repairs:
-        out.print("Nothing was mended in this corpus.")
-    for step in repairs:
+    none = True
+    for step, lines in mended:
+        none = False
         place = f"{step.file}, {step.role or 'beside messages'} {step.uid}".rstrip()
         _line(f"{place}: {step.what}, {step.lines} lines, {step.lost} characters lost", "bold")
-        _line(f"- {step.excerpt_before}", "red")
-        _line(f"+ {step.excerpt_after}", "green")
+        for line in lines:
+            _line(f"- {line['was']}", "red")
+            _line(f"+ {line['now']}", "green")
         out.print()
+    if none:
+        out.print("Nothing was mended in this corpus.")
 
 
 def _line(text: str, style: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from loratelier.corpus.convert import LEARN, split, to_row, to_text_rows
 from loratelier.corpus.copies import Choice, choose
 from loratelier.corpus.engine import engine_of
-from loratelier.corpus.folder import Corpus, content_hash, to_candidates, to_tables
+from loratelier.corpus.folder import Corpus, content_hash, to_candidates, to_repairs, to_tables
 from loratelier.corpus.formats import FORMATS
 from loratelier.corpus.gather import Gathered, gather
 from loratelier.corpus.hygiene import Hygiene, Washed, washed
@@ -21,6 +21,7 @@ from loratelier.corpus.importers.telegram import Names
 from loratelier.corpus.lineage import (
     COUNTED,
     MESSAGE,
+    Changed,
     Conversation,
     Dropped,
     Origin,
@@ -241,7 +242,15 @@ def _corpus(
         ],
         files=reports,
     )
-    return Corpus(row_table, drop_table, report, candidates)
+    return Corpus(
+        row_table, drop_table, report, candidates, to_repairs(_masked(gathered.changes, clean))
+    )
+
+
+def _masked(changes: Iterable[Changed], clean: Washed) -> Iterator[Changed]:
+    """Yield changes masked as the rows are: what is hidden there must not stand here."""
+    for each in changes:
+        yield replace(each, was=clean.hide(each.was), now=clean.hide(each.now))
 
 
 def _hidden(report: NoteReport, clean: Washed) -> NoteReport:

@@ -5,8 +5,9 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from dataclasses import asdict, dataclass, field
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,15 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from loratelier.corpus.formats import Rendered, render
-from loratelier.corpus.lineage import Candidate, Dropped, Origin, Row, Turn
+from loratelier.corpus.lineage import Candidate, Changed, Dropped, Origin, Row, Turn
 from loratelier.corpus.notes import ScoreNote
 from loratelier.corpus.page import SHOWN, page
-from loratelier.corpus.report import KIND, Report
+from loratelier.corpus.report import KIND, Mended, Report
 from loratelier.kit.errors import InputError
 from loratelier.kit.files import atomic_folder
 
 ROWS, DROPPED, MANIFEST, REPORT = "rows.parquet", "dropped.parquet", "manifest.json", "report.html"
-CANDIDATES = "candidates.parquet"
+CANDIDATES, REPAIRS = "candidates.parquet", "repairs.parquet"
 
 _BATCH = 64  # records turned into a table at once
 _GROUP = 2000  # rows of a parquet row group, which is held in memory while it is written
@@ -82,6 +83,21 @@ CANDIDATES_SCHEMA = pa.schema(
         ("others_lineage", pa.list_(_LINEAGE)),
     ]
 )
+REPAIRS_SCHEMA = pa.schema(
+    [
+        ("file", pa.string()),
+        ("uid", pa.string()),
+        ("item", pa.string()),
+        ("start", pa.int64()),
+        ("role", pa.string()),
+        ("step", pa.int32()),
+        ("what", pa.string()),
+        ("line", pa.int32()),
+        ("was", pa.string()),
+        ("now", pa.string()),
+    ]
+)
+_STEP = ("file", "uid", "item", "start", "step")  # what the lines of one step share
 
 _BUILD = "Build it with: loratelier corpus build SOURCE -o DIR"
 
@@ -95,19 +111,29 @@ class Corpus:
     order; ``message`` says which of the row's messages it became). ``dropped``: reason, kind
     (``message``, ``passage``, ``commentary``, ``attachment``, ``artifact``, ``prompt``, ``note``,
     ``item``, ``file``…), text, conversation, lossy, lineage (one entry). ``candidates``: turns of
-    rows that have other versions: how, prompt, kept, others, with the lineage of each. ``hash``
-    covers the content of all tables.
+    rows that have other versions: how, prompt, kept, others, with the lineage of each. ``repairs``:
+    every line that repair changed, step by step, as it was and as it is now (see
+    :class:`~loratelier.corpus.lineage.Changed`). ``hash`` covers the content of the other tables.
     """
 
     rows: Any
     dropped: Any
     report: Report
     candidates: Any = field(default_factory=CANDIDATES_SCHEMA.empty_table)
+    repairs: Any = field(default_factory=REPAIRS_SCHEMA.empty_table)
 
     @property
     def hash(self) -> str:
         """The SHA-256 of all rows and all dropped texts, in hexadecimal."""
         return self.report.hash
+
+    def mended(self) -> Iterator[tuple[Mended, list[dict[str, Any]]]]:
+        """Yield each step of the repairs with the records of ``repairs`` that are its lines."""
+        steps = (step for file in self.report.files for step in file.repairs)
+        batches = (batch.to_pylist() for batch in self.repairs.to_batches(max_chunksize=_BATCH))
+        groups = groupby(chain.from_iterable(batches), itemgetter(*_STEP))
+        for step, (_, lines) in zip(steps, groups, strict=True):
+            yield step, list(lines)
 
     def save(self, folder: str | Path, replace: bool = False) -> Path:
         """Write the corpus folder whole, or not at all.
@@ -122,6 +148,8 @@ class Corpus:
             pq.write_table(self.dropped, scratch / DROPPED, row_group_size=_GROUP)
             if self.candidates.num_rows:
                 pq.write_table(self.candidates, scratch / CANDIDATES, row_group_size=_GROUP)
+            if self.repairs.num_rows:
+                pq.write_table(self.repairs, scratch / REPAIRS, row_group_size=_GROUP)
             manifest = json.dumps(self.report.model_dump(mode="json"), ensure_ascii=False, indent=2)
             (scratch / MANIFEST).write_text(manifest + "\n", encoding="utf-8")
             html = page(self.report, *_shown(self.dropped))
@@ -147,7 +175,10 @@ class Corpus:
                 f"The corpus {path} is damaged: its rows do not match its manifest",
                 "Build it anew",
             )
-        return cls(rows, dropped, report, candidates)
+        repairs = REPAIRS_SCHEMA.empty_table()
+        if (path / REPAIRS).exists():
+            repairs = _table(path / REPAIRS, REPAIRS_SCHEMA)
+        return cls(rows, dropped, report, candidates, repairs)
 
 
 def check_target(target: Path, *, replace: bool) -> None:
@@ -174,6 +205,11 @@ def to_candidates(rows: Iterable[Row]) -> Any:
     """Return the table of turns that have other versions."""
     records = (_candidate(row, each) for row in rows for each in row.candidates)
     return _on_disk(records, CANDIDATES_SCHEMA)
+
+
+def to_repairs(changes: Iterable[Changed]) -> Any:
+    """Return the table of lines that repair changed."""
+    return _on_disk((asdict(each) for each in changes), REPAIRS_SCHEMA)
 
 
 def _on_disk(records: Iterable[dict[str, Any]], schema: Any) -> Any:

@@ -10,7 +10,7 @@ from loratelier.corpus.engine import Engine
 from loratelier.corpus.importers.blobs import file_blob
 from loratelier.corpus.importers.parts import Broken, Document, Part, Thread, Unread, Written
 from loratelier.corpus.importers.telegram import Names
-from loratelier.corpus.lineage import MESSAGE, Conversation, Dropped, Origin
+from loratelier.corpus.lineage import MESSAGE, Changed, Conversation, Dropped, Origin
 from loratelier.corpus.mend import Ready, mend_document, mend_thread
 from loratelier.corpus.report import NAMED, BrokenItem, NoteReport
 from loratelier.corpus.sources import Found
@@ -37,6 +37,7 @@ class Gathered:
     written: dict[str, WrittenFile] = field(default_factory=dict)
     reports: list[NoteReport] = field(default_factory=list)
     names: Names = field(default_factory=Names)
+    changes: Spool[Changed] = field(default_factory=Spool)
 
 
 def gather(
@@ -184,6 +185,7 @@ class _File:
     def _keep(self, ready: Ready) -> None:
         self._counts["parts"] += 1
         self._into.beside.extend(ready.beside)
+        self._into.changes.extend(ready.changes)
         aside = sum(each.kind == MESSAGE for each in ready.beside)
         self._counts["messages"] += aside
         one = ready.conversation

@@ -235,3 +235,24 @@ def check_script(script: str | None) -> None:
 def with_split(row: Row, split: str) -> Row:
     """Return the row on one side of the split."""
     return replace(row, split=split)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One line of a text as one step of its repair changed it.
+
+    ``start`` is where the text begins in the file; ``step`` counts the text's steps from 0 and
+    ``line`` its lines from 1. Taken in the order of lines and back from the last step, ``was``
+    restores what was read.
+    """
+
+    file: str
+    uid: str
+    item: str
+    start: int | None
+    role: str
+    step: int
+    what: str
+    line: int
+    was: str
+    now: str

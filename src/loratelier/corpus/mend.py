@@ -1,13 +1,13 @@
 """From what an importer read to what rows are made of: encodings mended, marks cleaned away."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from loratelier.corpus.clean import clean
 from loratelier.corpus.codecs import LOST
 from loratelier.corpus.convert import conversation_id
 from loratelier.corpus.importers.parts import Aside, Document, Mark, Said, Thread
-from loratelier.corpus.lineage import Alternative, Conversation, Dropped, Origin, Turn
+from loratelier.corpus.lineage import Alternative, Changed, Conversation, Dropped, Origin, Turn
 from loratelier.corpus.repair import Repair, Step, repair_texts
 from loratelier.corpus.report import Mended, Remark, first_words
 from loratelier.corpus.segment import passages
@@ -23,6 +23,7 @@ class Ready:
     beside: tuple[Dropped, ...] = ()
     commentary: tuple[Remark, ...] = ()
     repairs: tuple[Mended, ...] = ()
+    changes: tuple[Changed, ...] = ()
 
 
 def mend_thread(file: str, thread: Thread, language: str | None) -> Ready:
@@ -62,6 +63,7 @@ def mend_thread(file: str, thread: Thread, language: str | None) -> Ready:
             if aside.kind == "commentary"
         ),
         tuple(_mended(file, piece, step) for piece in pieces for step in repairs[piece].steps),
+        tuple(each for piece in pieces for each in _changed(file, piece, repairs[piece])),
     )
 
 
@@ -91,13 +93,14 @@ def mend_document(file: str, document: Document, language: str | None) -> Ready:
     conversation = Conversation(
         conversation_id("", turns), file, turns, kind=document.kind, is_text=True
     )
-    made = zip(pieces, repairs, strict=True)
+    made = tuple(zip(pieces, repairs, strict=True))
     return Ready(
         conversation,
         beside,
         repairs=tuple(
             _mended(file, piece, step) for piece, repair in made for step in repair.steps
         ),
+        changes=tuple(each for piece, repair in made for each in _changed(file, piece, repair)),
     )
 
 
@@ -154,6 +157,23 @@ def _beside(file: str, aside: Aside, repair: Repair, conversation: str) -> Dropp
 def _remark(piece: Said, text: str) -> Remark:
     start, end = piece.start or 0, piece.end or 0
     return Remark(start=start, end=end, characters=end - start, first_words=first_words(text))
+
+
+def _changed(file: str, piece: Said, repair: Repair) -> Iterator[Changed]:
+    for number, step in enumerate(repair.steps):
+        for change in step.changes:
+            yield Changed(
+                file=file,
+                uid=piece.uid,
+                item=piece.item,
+                start=piece.start,
+                role=piece.role,
+                step=number,
+                what=step.what,
+                line=change.line,
+                was=change.was,
+                now=change.now,
+            )
 
 
 def _mended(file: str, piece: Said, step: Step) -> Mended:

@@ -15,6 +15,7 @@ _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl",
 # A ligature by itself is spoken of, not printed.
 _LIGATURE = re.compile(r"(?<=[^\W\d_])[{0}]|[{0}](?=[^\W\d_])".format("".join(_LIGATURES)))
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_OVERPRINTED = re.compile("[^\b]\b")
 # Soft hyphens and zero-width marks between letters; a joiner between emoji is part of one.
 _INVISIBLE = re.compile(r"(?<=[^\W\d_])[\u00ad\u200b\u2060\ufeff]+(?=[^\W\d_])|\u200b+")
 _CUT = re.compile(r"([^\W\d_]{2,})[-\u00ad\u2010]$", re.MULTILINE)
@@ -45,6 +46,13 @@ class Rule:
 
 def _each(change: Callable[[str], str]) -> Callable[[list[str]], list[str]]:
     return lambda lines: [change(line) for line in lines]
+
+
+def _printed(line: str) -> str:
+    """Return a line without controls; a backspace takes what a printer would have overprinted."""
+    while "\b" in line and (erased := _OVERPRINTED.sub("", line)) != line:
+        line = erased
+    return _CONTROLS.sub("", line)
 
 
 def _written_out(line: str) -> str:
@@ -99,7 +107,7 @@ def _joined(lines: list[str]) -> list[str]:
 
 
 RULES = (
-    Rule("control characters removed", _CONTROLS, _each(lambda line: _CONTROLS.sub("", line))),
+    Rule("control characters removed", _CONTROLS, _each(_printed)),
     Rule("words cut at a line end joined", _CUT, _joined),
     Rule("invisible characters removed", _INVISIBLE, _each(lambda line: _INVISIBLE.sub("", line))),
     Rule("ligatures written out", _LIGATURE, _outside_code(_written_out)),

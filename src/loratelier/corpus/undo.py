@@ -41,6 +41,7 @@ _AT_ONCE = 20.0  # a gain by a chain seen before that needs no other to be tried
 _PROVEN_RUSSIAN = 5.0
 _GLUED = 10.0  # for a Cyrillic letter beside a Latin one
 _FEWEST_LETTERS = 4
+_CHANCE = 3  # letters
 _CLOSEST = 8  # results whose words are looked up
 _KNOWN_SHARE = 0.6
 _RUSSIAN_SHARE = 0.75  # of what no other language in Cyrillic shares with Russian
@@ -229,13 +230,18 @@ def _russian(
         gain = float(totals[n + 1]) + _words(texts[n]) - before - _GLUED * glued
         # New words and names are in no dictionary; nor is another language, which gains little.
         sure = written and gain >= (_SURE if share >= READS else _STRANGE) and _is_written(keys[n])
-        if sure or known_share(texts[n]) >= _KNOWN_SHARE:
+        if sure or (known_share(texts[n]) >= _KNOWN_SHARE and _says(texts[n])):
             yield texts[n], keys[n], gain
 
 
 def _is_written(key: str) -> bool:
     """Say whether there is a word in small letters, and more than one letter over and over."""
     return len(set("".join(_SMALL.findall(key)))) >= _FEWEST_LETTERS
+
+
+def _says(text: str) -> bool:
+    """Say whether there is more Russian than chance makes: a known word, and not a short one."""
+    return sum(len(word) for word in _RUSSIAN.findall(text) if is_known(word)) > _CHANCE
 
 
 def _mixed(text: str) -> int:

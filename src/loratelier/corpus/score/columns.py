@@ -137,7 +137,7 @@ def _with_scores(corpus: Corpus, base: Base | None, scores: Scores, settings: Se
             "hash": content_hash(rows, corpus.dropped, corpus.candidates, notes),
         }
     )
-    return Corpus(rows, corpus.dropped, report, corpus.candidates)
+    return Corpus(rows, corpus.dropped, report, corpus.candidates, corpus.repairs)
 
 
 def put_column(table: Any, name: str, values: Any) -> Any:

@@ -83,7 +83,7 @@ def rebuild(
             "selections": [*report.selections, note],
         }
     )
-    return Corpus(rows, dropped, report, candidates)
+    return Corpus(rows, dropped, report, candidates, corpus.repairs)
 
 
 def _check_conserved(

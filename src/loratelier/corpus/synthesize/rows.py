@@ -177,7 +177,7 @@ def _corpus(
             "candidates": candidates.num_rows,
         }
     )
-    return Corpus(rows, dropped, report, candidates)
+    return Corpus(rows, dropped, report, candidates, source.repairs)
 
 
 def _report(old: Report, out: _Out, note: SynthesisNote) -> Report:
