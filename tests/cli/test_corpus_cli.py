@@ -121,7 +121,7 @@ def test_diff_shows_before_and_after(run, notes, tmp_path):
 
 
 def test_diff_shows_every_step_and_what_is_recorded_takes_them_back(run, tmp_path):
-    """Marks of every kind in one note: encodings once and twice, scanners', printers', the web's."""
+    """Marks of every kind in one note: encodings once and twice, of scanners and of pages."""
     clean = [
         "Мы вышли из дома рано утром и пошли к реке, пока не стало жарко.",
         "Вечером снова зажгли лампу и долго читали вслух старые письма.",

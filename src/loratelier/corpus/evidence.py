@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from loratelier.corpus import marks, words
 from loratelier.corpus.codecs import UTF8, Pair, Reading, high_characters
+from loratelier.corpus.english import is_english
 from loratelier.corpus.language import AT_HOME, Model
-from loratelier.corpus.typeset import is_english
 
 # A reading must make the text at least this much likelier in all ...
 _GAIN = {"utf-8": 12.0, "single": 9.0}

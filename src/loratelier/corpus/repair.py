@@ -1,9 +1,11 @@
 """Encoding repair: find what was misread as what, put it right, and say so.
 
-Every reading (bytes of codec *right* taken for codec *wrong*) is tried on the lines that look
-wrong. The gain of a reading is how many nats likelier the text becomes; evidence is pooled over all
-lines that gain, so a short line is mended when its neighbours prove the damage, and left alone when
-it stands by itself. A text that was misread twice is mended one reading after the other.
+Each line that looks wrong is weighed by itself: every chain of one or two misreadings is undone,
+and a result must outweigh the line as it is (:mod:`~loratelier.corpus.undo`). Lines of one source
+vote: a chain that mended some is likelier for the others. What no line can prove by itself, such as
+a short line, a word damaged among others, or one that lost bytes, is mended where the evidence of
+one reading, pooled over all lines that gain, is proof enough
+(:mod:`~loratelier.corpus.search`).
 """
 
 import re

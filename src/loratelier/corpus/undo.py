@@ -15,6 +15,7 @@ import numpy as np
 
 from loratelier.corpus import marks, typeset
 from loratelier.corpus.codecs import SINGLE, UTF8, Pair, high_characters
+from loratelier.corpus.english import is_english
 from loratelier.corpus.language import Model
 from loratelier.corpus.words import is_known, known_share
 
@@ -177,7 +178,7 @@ def _best(runs: _Runs, results: Results, language: Model, seen: frozenset[Chain]
     """Return the likeliest of some results, each written as the runs of the line."""
     odds = {key: _odds(chains, seen) for key, chains in results.items()}
     gains: dict[str, tuple[float, str]] = {}
-    needed = typeset.PROVEN if typeset.is_english(runs.line) else typeset.PROVEN_LATIN
+    needed = typeset.PROVEN if is_english(runs.line) else typeset.PROVEN_LATIN
     set_well = {runs.filled(key): key for key in results if typeset.may_stand(key)}
     for text, gain in typeset.gains(runs.line, set_well):
         gains[text] = (gain + odds[set_well[text]], set_well[text])
