@@ -6,6 +6,7 @@ from collections.abc import Iterator
 LONGEST = 6000  # characters of a passage; some 1500 tokens of English, 2000 of Russian
 _FULL = 0.25  # of LONGEST: from there on a heading begins a new passage
 
+_BLANK = " \t\r\n\f\v"  # a no-break space at an edge may be a letter that was misread
 _BREAK = re.compile(r"\r?\n[ \t]*(?:\r?\n[ \t]*)+")
 _HEADING = re.compile(r"#{1,6} \S")
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"'»”)]*\s+|\n")
@@ -43,15 +44,15 @@ def _paragraphs(text: str, start: int) -> Iterator[tuple[int, int]]:
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield a paragraph, in several pieces when it is longer than a passage may be."""
-    while start < end and text[start].isspace():
+    while start < end and text[start] in _BLANK:
         start += 1
-    while end > start and text[end - 1].isspace():
+    while end > start and text[end - 1] in _BLANK:
         end -= 1
     while end - start > LONGEST:
         cut = _cut(text, start)
         yield start, cut
         start = cut
-        while start < end and text[start].isspace():
+        while start < end and text[start] in _BLANK:
             start += 1
     if start < end:
         yield start, end
