@@ -5,7 +5,7 @@ import re
 # One of the first tells English from its neighbours, or three of the others.
 ENGLISH = re.compile(
     r"(?<![A-Za-z])(?:the|and|with|that|this|you|your|are|from|have|has|been|which|what|would|there|"
-    r"they|their|his|she|her|when|where|how|because|just|should|could|don|doesn|didn|isn|I|"
+    r"they|their|his|she|her|when|where|how|because|just|should|could|don|doesn|didn|isn|(?-i:I)|"
     r"Figure|Chapter|Table|Example|Section|Appendix)(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -21,7 +21,7 @@ _OTHERWISE = re.compile(
     r"de|que|para|em|da|je|het|een|och|att|du|kan|til|av|af|ich|eine?|nicht|"
     r"von|zu|auch|med|inte|ett|som|per|non|se|est|pour|dans|sur|nie|na|do|ja|"
     r"az|egy|hogy|si|nu|en|hvis|klik|eller|flere|ikke|uma|este|esta|como|sul|"
-    r"nella|sie|wenn"
+    r"nella|sie|wenn|nel|del|della|con|gli|sono|questi|tutti|[eioy]"
     r")(?![A-Za-z])"
 )
 _NUMBERED = re.compile(r"(?:\d\.|[a-z]{4})[^\x00-\x7f]{1,9}(?:[A-Z]|\d+\.)")

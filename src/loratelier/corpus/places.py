@@ -22,6 +22,7 @@ _TWINS = frozenset("асеорхуіАВЕКМНОРСТХІ")  # what a slip of
 _LABEL = re.compile(
     r"(?:Figure|Chapter|Table|Example|Section|Appendix|Part|Step|[Pp]age|[Pp]|No|vol)\.?$"
 )
+_ELIDED = re.compile(r"(?<![^\W\d_])(?:[OoDdLl]|Qu?r|rock|fo)$")  # O’Brien, d’Albert, l’eau
 _NEGATED = re.compile(
     r"(?:\b(?:do|ca|wo|is|does|did|could|would|should|has|have|had|was|were|are|ai|must|need))n$",
     re.I,
@@ -56,7 +57,7 @@ def _apostrophe(left: str, right: str) -> float:
     if is_letter(before) and short:
         return 5.0 if short[1] in "tT" and not left.endswith(("n", "N")) else 0.0
     if is_letter(before) and is_letter(after):
-        return 1.0 if left[-2:] in ("O", " O", "“O") or left[-1:] in "DO" else 3.0
+        return 1.0 if _ELIDED.search(left) else 6.0
     if left.rfind("‘") > left.rfind("’") and not before.isspace():
         return 0.5
     if before == "s" and not is_letter(after):

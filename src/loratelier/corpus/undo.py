@@ -59,6 +59,7 @@ READS = 0.25  # of its letters in words that the dictionary knows: no garble, no
 _UPSET, _CALM = re.compile("[а-яё][А-ЯЁ]"), 40  # a capital after a small letter, and in how much
 _SMALL = re.compile("[а-яё]{3,}")
 _RUSSIAN = re.compile("[А-яЁё]{3,}")
+_INSIDE = re.compile("[А-яЁё][№«»“”„…—–†•][А-яЁё]")  # a mark within a word
 _SCRIPTS_MIXED = re.compile("(?<=[A-Za-z])[А-яЁё]|(?<=[А-яЁё])[A-Za-z]")
 
 
@@ -99,6 +100,8 @@ def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Un
 def _is_better(line: str, undone: Undone) -> bool:
     """Say whether a line that read well reads better: known words, marks and capitals in place."""
     if len(_UPSET.findall(undone.text)) > len(_UPSET.findall(line)):
+        return False
+    if _INSIDE.search(undone.text) and not _INSIDE.search(line):
         return False
     if _mixed(undone.text) != _mixed(line):  # letters of two alphabets in a word were typed so
         return False
