@@ -1,6 +1,6 @@
 """Repair, measured: lines restored exactly by pair and language, and clean lines changed.
 
-    python -m bench.repair [--lines 60] [--clean 12000] [--prose own|machine] [--texts FOLDER]
+    python -m bench.repair [--lines 60] [--clean 12000] [--prose own|machine] [--texts FOLDER] [--seed 11]
 
 ``--texts`` takes clean lines from the .txt files of a folder, for text that nobody here has seen.
 
@@ -48,7 +48,9 @@ def ambiguous(line: str, damaged: str) -> bool:
     return all(place in signs for place in changed)
 
 
-def prose(kind: str, size: int, folder: Path | None = None) -> dict[str, list[str]]:
+def prose(
+    kind: str, size: int, folder: Path | None = None, seed: int = SEED
+) -> dict[str, list[str]]:
     """Return lines to damage for each language: our notes, what the machine holds, or a folder."""
     if folder is not None:
         found = lines_in(folder)
@@ -67,7 +69,7 @@ def prose(kind: str, size: int, folder: Path | None = None) -> dict[str, list[st
         english = [typographic(line) for line in docstrings()]
     english = [line for line in english if not line.isascii()]
     lines = {"Russian": russian, "English": english, "mixed": mixed}
-    return {language: sample(each, size, SEED) for language, each in lines.items()}
+    return {language: sample(each, size, seed) for language, each in lines.items()}
 
 
 def lines_in(folder: Path) -> list[str]:
@@ -127,7 +129,7 @@ def _both(line: str, first: Pair, second: Pair) -> str | None:
     return None if again == damaged else again
 
 
-def clean_lines(size: int) -> dict[str, list[str]]:
+def clean_lines(size: int, seed: int) -> dict[str, list[str]]:
     """Return clean lines: our notes, and what the machine has in prose, Markdown and code."""
     code = [
         line
@@ -148,7 +150,7 @@ def clean_lines(size: int) -> dict[str, list[str]]:
         "our Markdown": [line for text in markdown for line in text.splitlines()],
     }
     return {
-        what: sample([x for x in each if x.strip()], size // 4, SEED)
+        what: sample([x for x in each if x.strip()], size // 4, seed)
         for what, each in lines.items()
     }
 
@@ -201,10 +203,11 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=60, help="lines of each language")
     parser.add_argument("--clean", type=int, default=12000, help="clean lines, about")
     parser.add_argument("--prose", choices=("own", "machine"), default="own")
+    parser.add_argument("--seed", type=int, default=SEED, help="which lines are taken")
     parser.add_argument("--texts", type=Path, help="a folder of clean .txt files")
     chosen = parser.parse_args()
     started = time.perf_counter()
-    lines = prose(chosen.prose, chosen.lines, chosen.texts)
+    lines = prose(chosen.prose, chosen.lines, chosen.texts, chosen.seed)
     languages = list(lines)
     single = {(name(pair), one): counts for (pair, one), counts in once(lines).items()}
     _table(f"Misread once ({chosen.texts or chosen.prose})", single, languages)
@@ -213,10 +216,10 @@ def main() -> None:
     _row(["text", "lines", "changed"])
     _row(["---"] * 3)
     total = changed = 0
-    texts = clean_lines(chosen.clean)
+    texts = clean_lines(chosen.clean, chosen.seed)
     if chosen.texts:
         texts |= {
-            path.stem: sample(lines_of(path), chosen.clean // 4, SEED)
+            path.stem: sample(lines_of(path), chosen.clean // 4, chosen.seed)
             for path in sorted(chosen.texts.glob("*.txt"))
         }
     for what, each in texts.items():

@@ -5,7 +5,8 @@ import re
 # One of the first tells English from its neighbours, or three of the others.
 ENGLISH = re.compile(
     r"(?<![A-Za-z])(?:the|and|with|that|this|you|your|are|from|have|has|been|which|what|would|there|"
-    r"they|their|his|she|her|when|where|how|because|just|should|could|don|doesn|didn|isn|(?-i:I)|"
+    r"they|their|his|she|her|when|where|how|because|just|should|could|don|doesn|didn|isn|(?-i:I)|another|other|some|these|those|every|never|people|like|says?|said|did|very|"
+    r"been|now|may|about|over|use|using|"
     r"Figure|Chapter|Table|Example|Section|Appendix)(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -24,6 +25,7 @@ _OTHERWISE = re.compile(
     r"nella|sie|wenn|nel|del|della|con|gli|sono|questi|tutti|[eioy]"
     r")(?![A-Za-z])"
 )
+_SHORTENED = re.compile(r"(?<=[A-Za-z])[^\x00-\x7f]{1,9}(s|t|re|ve|ll)(?![^\W\d_])")  # it’s, don’t
 _NUMBERED = re.compile(r"(?:\d\.|[a-z]{4})[^\x00-\x7f]{1,9}(?:[A-Z]|\d+\.)")
 _LETTERS = re.compile("[A-Za-z]+")
 _WORD = re.compile("[A-Za-z]{2,}")
@@ -39,6 +41,7 @@ def is_english(line: str) -> bool:
     if not 0 < len(runs) <= _MOST_RUNS or letters < 3 * len(runs):
         return False
     strong, weak = set(ENGLISH.findall(line)), set(_WEAK.findall(line))
+    weak |= set(_SHORTENED.findall(line))
     others = len(set(_OTHERWISE.findall(line)))
     if others and 2 * len(strong) + len(weak) <= others:
         return False

@@ -21,6 +21,7 @@ _MARKS = "«»“”„‘’–—…\xa0"
 # A mark where it does not belong, and a capital by itself.
 _MISPLACED = re.compile(
     r"^[»”’…\xa0–—][ а-яёa-z]|\s[»”’…–—][а-яё]|[«“„—–][ ]?$|[«“„][»”]|^[«“‘„][^»”’“]*$"
+    r"|\s[«“‘„][а-яё][^»”’“]*$"
 )
 _ALONE = re.compile(r"(?<![\w.])[БГДЕЖЗЙЛМНПРСТУФХЦЧШЩЪЫЬЭЮ](?![\w.])")
 
@@ -47,6 +48,7 @@ def _odd(kinds: NDArray[np.uint8]) -> NDArray[np.bool_]:
     beside_latin = (before == _LATIN) | (after == _LATIN)
     torn = (before == _SMALL) & (kinds == _CAPITAL) & (after != _CAPITAL)
     mixed = (cyrillic | (kinds == _ACCENTED)) & beside_latin
+    mixed |= cyrillic & ((before == _ACCENTED) | (after == _ACCENTED))
     found: NDArray[np.bool_] = (kinds == _ODD) | (kinds == _FOREIGN) | torn | mixed
     return found
 

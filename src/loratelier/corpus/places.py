@@ -22,7 +22,7 @@ _TWINS = frozenset("асеорхуіАВЕКМНОРСТХІ")  # what a slip of
 _LABEL = re.compile(
     r"(?:Figure|Chapter|Table|Example|Section|Appendix|Part|Step|[Pp]age|[Pp]|No|vol)\.?$"
 )
-_ELIDED = re.compile(r"(?<![^\W\d_])(?:[OoDdLl]|Qu?r|rock|fo)$")  # O’Brien, d’Albert, l’eau
+_ELIDED = re.compile(r"(?<![^\W\d_])(?:[A-Za-z]{1,2}|rock|fo)$")  # O’Brien, d’Albert, y’all
 _NEGATED = re.compile(
     r"(?:\b(?:do|ca|wo|is|does|did|could|would|should|has|have|had|was|were|are|ai|must|need))n$",
     re.I,
@@ -97,7 +97,7 @@ def _dash(left: str, right: str) -> float:
         return 1.5 if not _SHORTENED.match(right) else 5.0
     if before and after in ("", " ", "\n", "”", '"', "’"):
         return 2.5
-    return 4.0 if before.strip() and after.isalpha() and not before.isalnum() else _OUT_OF_PLACE
+    return 4.0 if before.strip() and after.isalpha() else _OUT_OF_PLACE
 
 
 def _short_dash(left: str, right: str) -> float:
@@ -238,7 +238,7 @@ _RULES: dict[str, Callable[[str, str], float]] = {
     "×": lambda left, right: min(_beside_number(left, right), 2.5),
     "©": lambda left, right: 5.0 if left[-1:].isalnum() or is_letter(right[:1]) else 0.0,
     **dict.fromkeys("≈≤≥≠", _about),
-    **dict.fromkeys("²³", lambda left, right: 0.0 if left[-1:].isalnum() else _OUT_OF_PLACE),
+    **dict.fromkeys("²³", lambda left, right: 0.0 if left[-1:].isalnum() else 4.0),
     **dict.fromkeys("€£°½¼¾±№§", _beside_number),
     **dict.fromkeys("¡¿", lambda left, right: 4.0 if left[-1:].isalnum() else 0.0),
 }

@@ -60,6 +60,7 @@ _UPSET, _CALM = re.compile("[а-яё][А-ЯЁ]"), 40  # a capital after a small 
 _SMALL = re.compile("[а-яё]{3,}")
 _RUSSIAN = re.compile("[А-яЁё]{3,}")
 _INSIDE = re.compile("[А-яЁё][№«»“”„…—–†•][А-яЁё]")  # a mark within a word
+_STRANGE_LETTER = re.compile("[^А-яЁё]")
 _SCRIPTS_MIXED = re.compile("(?<=[A-Za-z])[А-яЁё]|(?<=[А-яЁё])[A-Za-z]")
 
 
@@ -99,18 +100,20 @@ def undo(line: str, language: Model, seen: frozenset[Chain] = frozenset()) -> Un
 
 def _is_better(line: str, undone: Undone) -> bool:
     """Say whether a line that read well reads better: known words, marks and capitals in place."""
-    if len(_UPSET.findall(undone.text)) > len(_UPSET.findall(line)):
-        return False
-    if _INSIDE.search(undone.text) and not _INSIDE.search(line):
-        return False
-    if _mixed(undone.text) != _mixed(line):  # letters of two alphabets in a word were typed so
-        return False
     before, after = known_share(line), known_share(undone.text)
+    if after >= _RUSSIAN_SHARE and undone.gain >= _STRANGE:
+        return True
+    upset = len(_UPSET.findall(undone.text)) > len(_UPSET.findall(line))
+    torn = _INSIDE.search(undone.text) and not _INSIDE.search(line)
+    # Letters of two alphabets in a word were typed so.
+    if upset or torn or _mixed(undone.text) != _mixed(line):
+        return False
     if after > before or undone.gain >= _SURE:
         return True
-    return (
-        after >= _RUSSIAN_SHARE and undone.gain + marks.gain(line, undone.text) >= _PROVEN_RUSSIAN
-    )
+    exchanged = (was for was, now in zip(line, undone.text, strict=True) if was != now)
+    strange = any(map(_STRANGE_LETTER.match, exchanged))
+    gain = undone.gain + marks.gain(line, undone.text)
+    return strange and after >= _RUSSIAN_SHARE and gain >= _PROVEN_RUSSIAN
 
 
 def may_be_russian(line: str) -> bool:
