@@ -1,6 +1,7 @@
 """Repair, measured: lines restored exactly by pair and language, and clean lines changed.
 
-    python -m bench.repair [--lines 60] [--clean 12000] [--prose own|machine] [--texts FOLDER] [--seed 11]
+    python -m bench.repair [--lines 60] [--clean 12000] [--prose own|machine]
+                           [--texts FOLDER] [--seed 11]
 
 ``--texts`` takes clean lines from the .txt files of a folder, for text that nobody here has seen.
 

@@ -41,9 +41,11 @@ def test_what_is_saved_is_loaded(corpus, tmp_path):
     assert {path.name for path in folder.iterdir()} == {
         "rows.parquet",
         "dropped.parquet",
+        "repairs.parquet",
         "manifest.json",
         "report.html",
     }
+    assert loaded.repairs.equals(corpus.repairs)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["rows"], manifest["messages"], manifest["repaired"]) == (1, 2, 1)
     (mended,) = manifest["files"][0]["repairs"]
