@@ -69,12 +69,21 @@ def _swap_in(scratch: Path, target: Path) -> None:
 def write_atomic(target: Path, content: str | bytes) -> None:
     """Write ``content`` (text as UTF-8) to ``target`` so that no reader sees half of it."""
     data = content.encode("utf-8") if isinstance(content, str) else content
+    with atomic_file(target) as scratch:
+        scratch.write_bytes(data)
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a scratch path beside ``target``; what is written there is put in its place at the end.
+
+    When the block raises, what it wrote is removed and ``target`` is as it was.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = _scratch(target)
     try:
-        with scratch.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
+        yield scratch
+        with scratch.open("rb+") as stream:
             os.fsync(stream.fileno())
         scratch.replace(target)
     except BaseException:

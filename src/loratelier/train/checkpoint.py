@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from loratelier.kit.errors import InputError
-from loratelier.kit.files import write_atomic
+from loratelier.kit.files import atomic_file
 from loratelier.kit.progress import remark
 from loratelier.train.loop import Point, State, as_part_of, trainable, whole
 
@@ -62,13 +62,17 @@ def write(
         "curve": [asdict(point) for point in state.curve],
         "losses": state.losses,
     }
-    content = save(
-        {key: t.contiguous() for key, t in tensors.items()}, {"facts": json.dumps(facts)}
-    )
     try:
-        write_atomic(folder / FILE, content)
-    except OSError as error:
-        remark(f"The state of step {state.step} could not be saved ({error.strerror}): going on")
+        # Written from where the tensors are: where all weights are trained, a copy would be several
+        # times the base.
+        with atomic_file(folder / FILE) as scratch:
+            save_file(
+                {key: t.contiguous() for key, t in tensors.items()},
+                scratch,
+                {"facts": json.dumps(facts)},
+            )
+    except (OSError, SafetensorError) as error:
+        remark(f"The state of step {state.step} could not be saved ({error}): going on")
 
 
 def load(
