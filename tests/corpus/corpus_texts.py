@@ -41,6 +41,7 @@ ENGLISH = (
 )
 
 CLEAN = (
+    '    **dict.fromkeys("áàâäãåæçèêëìíîïñóòôöøœúùûüß", 5.5),',
     *RUSSIAN,
     *TYPOGRAPHIC,
     *ENGLISH,

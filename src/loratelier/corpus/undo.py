@@ -50,6 +50,7 @@ _SURE, _STRANGE = 15.0, 40.0  # gains that need no words known besides
 # A dictionary word is likelier than its trigrams say, the more so the longer it is.
 _KNOWN, _KNOWN_LETTER, _SHORT, _MOST = 5.0, 1.5, 5, 20.0
 _CAPITAL = 2.5  # a line begins with a capital more often than not
+_STRANGEST = -5.5  # nats a letter: names that no dictionary has keep above it
 
 _FAMILIAR = re.compile(r"[\x00-\x7f\xa0-\xffА-яЁё«»“”„‘’‚—–…№•−†€™→≈≤≥‹›]*")
 _CYRILLIC = re.compile("[А-яЁё]")
@@ -237,6 +238,7 @@ def _russian(
         gain = float(totals[n + 1]) + _words(texts[n]) - before - _GLUED * glued
         # New words and names are in no dictionary; nor is another language, which gains little.
         sure = written and gain >= (_SURE if share >= READS else _STRANGE) and _is_written(keys[n])
+        sure = sure and _sounds(texts[n], language)
         if sure or (known_share(texts[n]) >= _KNOWN_SHARE and _says(texts[n])):
             yield texts[n], keys[n], gain
 
@@ -244,6 +246,12 @@ def _russian(
 def _is_written(key: str) -> bool:
     """Say whether there is a word in small letters, and more than one letter over and over."""
     return len(set("".join(_SMALL.findall(key)))) >= _FEWEST_LETTERS
+
+
+def _sounds(text: str, language: Model) -> bool:
+    """Say whether letters follow each other as in Russian: accented ones in a row do not."""
+    totals, high = language.telling([text])
+    return float(totals[0]) >= _STRANGEST * float(high[0])
 
 
 def _says(text: str) -> bool:
