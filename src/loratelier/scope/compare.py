@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loratelier.kit.errors import InputError
-from loratelier.scope.inspection import Move, Position
+from loratelier.scope.inspection import Move, Position, Total
 from loratelier.scope.pieces import Pieces
 
 # Positions that are held in float64 at once: 16 x 150,000 x 8 bytes = 19 MB a tensor.
@@ -63,6 +63,30 @@ def compare(
         change = change + moved.sum(dim=0)
         positions.extend(_block(old, new, places[block], top, pieces))
     return Compared(tuple(positions), change, first_change)
+
+
+def totals(change: Tensor, top: int, pieces: Pieces) -> tuple[tuple[Total, ...], tuple[Total, ...]]:
+    """Return the tokens whose probability rose and fell most in all, largest change first.
+
+    Args:
+        change: each token's change of probability, summed over places: float64 [V].
+        top: how many of each.
+        pieces: makes tokens readable.
+    """
+    kept = min(top, change.shape[0])
+    rose, fell = change.topk(kept), (-change).topk(kept)
+    return (
+        tuple(
+            Total(n, pieces(n), value)
+            for n, value in zip(rose.indices.tolist(), rose.values.tolist(), strict=True)
+            if value > 0
+        ),
+        tuple(
+            Total(n, pieces(n), -value)
+            for n, value in zip(fell.indices.tolist(), fell.values.tolist(), strict=True)
+            if value > 0
+        ),
+    )
 
 
 def divergence(old: Tensor, new: Tensor) -> Tensor:

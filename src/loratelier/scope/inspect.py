@@ -10,9 +10,8 @@ from loratelier.adapter import Adapter
 from loratelier.base import Base
 from loratelier.kit.errors import InputError
 from loratelier.scope.change import Change
-from loratelier.scope.compare import Compared
-from loratelier.scope.inspection import Continuation, Inspection, Parting, Position, Summary, Total
-from loratelier.scope.pieces import Pieces
+from loratelier.scope.compare import Compared, totals
+from loratelier.scope.inspection import Continuation, Inspection, Parting, Position, Summary
 from loratelier.scope.prompt import Messages, encode_prompt, end_ids, words
 from loratelier.scope.sides import Sides
 from loratelier.scope.wording import ENGLISH, sentences
@@ -80,7 +79,7 @@ def inspect_prompt(
             for name, ids in texts.items()
         },
         parts_at=parts_at,
-        summary=_summary(read, along["adapter"], top, sides.pieces),
+        summary=_summary(read, along["adapter"], top, sides),
     )
     return replace(seen, summary=replace(seen.summary, sentences=sentences(seen, ENGLISH)))
 
@@ -149,26 +148,16 @@ def _continuation(
     )
 
 
-def _summary(read: Compared, answer: Compared, top: int, pieces: Pieces) -> Summary:
+def _summary(read: Compared, answer: Compared, top: int, sides: Sides) -> Summary:
     # The answer's first position is the prompt's last, counted once.
-    change = read.change + answer.change - answer.first_change
-    kept = min(top, change.shape[0])
-    rose, fell = change.topk(kept), (-change).topk(kept)
+    rose, fell = totals(read.change + answer.change - answer.first_change, top, sides.pieces)
     return Summary(
         mean_kl=_mean(read.positions),
         largest=_largest(read.positions),
         answer_kl=_mean(answer.positions),
         answer_largest=_largest(answer.positions),
-        rose=tuple(
-            Total(n, pieces(n), value)
-            for n, value in zip(rose.indices.tolist(), rose.values.tolist(), strict=True)
-            if value > 0
-        ),
-        fell=tuple(
-            Total(n, pieces(n), -value)
-            for n, value in zip(fell.indices.tolist(), fell.values.tolist(), strict=True)
-            if value > 0
-        ),
+        rose=rose,
+        fell=fell,
         sentences=(),
     )
 

@@ -1,0 +1,1 @@
+"""What the scope sees, drawn: SVG that a page holds or a file."""
