@@ -286,3 +286,27 @@ def test_on_the_real_demo_base(demo_base, tmp_path):
     assert seen.kl == pytest.approx(expected.tolist(), rel=1e-2, abs=1e-6)
     assert seen.continuations["base"].ids == greedy(demo_base.model, ids, 8)
     assert seen.continuations["adapter"].ids == greedy(model, ids, 8)
+
+
+def test_two_adapters_are_compared_with_each_other(tiny_base, adapter, silent):
+    alone = inspect_prompt(tiny_base, adapter, "Why?", max_new_tokens=6)
+    seen = inspect_prompt(tiny_base, adapter, "Why?", before=silent, max_new_tokens=6)
+    # Against an adapter that does nothing it is what it is against the base.
+    assert seen.kl == pytest.approx(alone.kl, abs=1e-9)
+    assert (seen.before, alone.before, seen.to_json()["before"]) == ("silent", None, "silent")
+    assert "instead of “silent”" in seen.summary.sentences[0]
+    back = inspect_prompt(tiny_base, silent, "Why?", before=adapter, max_new_tokens=6)
+    assert back.adapter_text == alone.base_text
+    assert back.base_text == alone.adapter_text
+    page = seen.to_html()
+    assert "Wearing “silent”" in page
+    assert "С адаптером «silent»" in page
+
+
+def test_an_adapter_beside_itself_changes_nothing_and_this_is_said(tiny_base, adapter):
+    seen = inspect_prompt(tiny_base, adapter, "Why?", before=adapter, max_new_tokens=4)
+    assert not seen.effect
+    assert set(seen.kl) == {0.0}
+    assert seen.summary.sentences == (
+        "“loud” and “loud” hold the same weights, so nothing changes.",
+    )

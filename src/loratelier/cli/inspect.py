@@ -29,6 +29,9 @@ def _inspect(
     base: Annotated[
         str | None, typer.Option(help="The base; without it the one that the card names.")
     ] = None,
+    before: Annotated[
+        str | None, typer.Option(help="An adapter to compare with, instead of the bare base.")
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Plain text, no chat template.")] = False,
     system: Annotated[str | None, typer.Option(help="A system message before it.")] = None,
     continuation: Annotated[
@@ -56,6 +59,7 @@ def _inspect(
         load_base(spec),
         worn,
         prompt,
+        before=store.open(before) if before is not None else None,
         raw=raw,
         system=system,
         continuation=continuation,
@@ -79,7 +83,8 @@ def _print(seen: "Inspection") -> None:
     headline, *rest = seen.summary.sentences
     out.print(headline, style="bold", markup=False)
     answers = Table(expand=True)
-    for title in ("The base", f"Wearing '{seen.adapter}'"):
+    first = "The base" if seen.before is None else f"Wearing '{seen.before}'"
+    for title in (first, f"Wearing '{seen.adapter}'"):
         answers.add_column(title, ratio=1)
     answers.add_row(_answer(seen, "base"), _answer(seen, "adapter"))
     out.print(answers)

@@ -22,7 +22,8 @@ class Change:
     as it was: gates are open inside the contexts that the methods return and nowhere else.
 
     When nothing can change (``effect`` is false), :meth:`together` reads one row, which stands for
-    both, so that every difference is exactly zero rather than a rounding.
+    both, so that every difference is exactly zero rather than a rounding. ``has_effect`` is false
+    when no update is other than zero.
 
     Args:
         base: the base.
@@ -47,7 +48,8 @@ class Change:
         self.after = after
         self.before = before
         self.strength = strength
-        self.effect = strength != 0 and before != after and any(a.has_effect for a in worn)
+        self.has_effect = any(adapter.has_effect for adapter in worn)
+        self.effect = self.has_effect and strength != 0 and before != after
         self._bank = AdapterBank(base.model)
         self._bank.add(_AFTER, after)
         if before is not None:

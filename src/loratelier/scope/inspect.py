@@ -23,6 +23,7 @@ def inspect_prompt(
     adapter: Adapter,
     prompt: str | Messages,
     *,
+    before: Adapter | None = None,
     raw: bool = False,
     system: str | None = None,
     continuation: str | None = None,
@@ -39,6 +40,7 @@ def inspect_prompt(
         base: the base; it is left as it was.
         adapter: made for that base.
         prompt: a user's message, or a list of messages, put through the chat template.
+        before: an adapter to compare with, such as an earlier version; None for the base.
         raw: take the prompt as plain text instead.
         system: a system message before it.
         continuation: a text to score after the prompt, besides the two answers.
@@ -51,7 +53,7 @@ def inspect_prompt(
             read, contradicting options, or figures out of range.
     """
     _check(top, max_new_tokens)
-    change = Change(base, adapter, strength=strength)
+    change = Change(base, adapter, before=before, strength=strength)
     base = change.base
     encoded = encode_prompt(base, prompt, raw=raw, system=system)
     room = _room(base, len(encoded.ids))
@@ -66,13 +68,14 @@ def inspect_prompt(
     seen = Inspection(
         base=base.name,
         adapter=adapter.name,
+        before=before.name if before else None,
         fingerprint=base.fingerprint,
         prompt=encoded.text if encoded.messages is None else encoded.messages,
         question=encoded.question,
         text=encoded.text,
         strength=strength,
         effect=change.effect,
-        has_effect=adapter.has_effect,
+        has_effect=change.has_effect,
         positions=read.positions,
         continuations={
             name: _continuation(base, ids, along[name], parts_at if name != "given" else None)

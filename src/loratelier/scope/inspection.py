@@ -111,13 +111,16 @@ class Summary:
 class Inspection:
     """One prompt, seen by a base and by the same base wearing an adapter.
 
-    ``effect`` is false when nothing can change: the update is zero, or the strength is.
-    ``continuations`` holds ``base`` and ``adapter``, each model's greedy answer, and ``given``
-    where a text was handed in.
+    ``before`` is the adapter that the base wears in the first of the two looks; None where it is
+    bare. What is called the base's below is then that adapter's. ``effect`` is false when nothing
+    can change: the update is zero, the strength is, or both adapters are the same.
+    ``has_effect`` is false when no update is other than zero. ``continuations`` holds ``base`` and
+    ``adapter``, each look's greedy answer, and ``given`` where a text was handed in.
     """
 
     base: str
     adapter: str
+    before: str | None
     fingerprint: str
     prompt: str | tuple[dict[str, str], ...]
     question: str
@@ -153,7 +156,7 @@ class Inspection:
     def to_json(self) -> dict[str, Any]:
         """Return a document of plain lists, dicts, strings and finite numbers.
 
-        Keys: ``base adapter fingerprint prompt question text strength effect`` as above;
+        Keys: ``base adapter before fingerprint prompt question text strength effect`` as above;
         ``kl_direction`` names the direction and unit of every KL; ``positions`` is a list of
         ``{index id token kl rose fell next}`` where ``rose`` and ``fell`` are lists of moves
         ``{id token before after rank_before rank_after}`` and ``next`` is a move or null; ``kl``
@@ -167,6 +170,7 @@ class Inspection:
         document = {
             "base": self.base,
             "adapter": self.adapter,
+            "before": self.before,
             "fingerprint": self.fingerprint,
             "prompt": self.prompt,
             "question": self.question,

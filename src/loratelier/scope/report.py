@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 from loratelier.scope.inspection import DIRECTION, Continuation, Inspection, Move, Position
+from loratelier.scope.pictures.svg import both
 from loratelier.scope.pieces import visible
-from loratelier.scope.report_words import DETAIL, WORDS
+from loratelier.scope.report_words import BETWEEN, DETAIL, WORDS
 from loratelier.scope.wording import ENGLISH, RUSSIAN, nats, percent, sentences
 
 # How much of the text before a position is shown with it, in characters.
@@ -19,6 +20,7 @@ _TRACKS = ("adapter", "base", "given")
 
 def page(seen: Inspection) -> str:
     """Return the page. Everything that came from a person or a model is escaped."""
+    say = _speaker(seen)
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     # Nothing may be loaded, whatever a token says: the policy holds where escaping would fail.
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -34,10 +36,10 @@ def page(seen: Inspection) -> str:
 </head>
 <body>
 <main>
-{_header(seen)}
-{_answers(seen)}
-{_where(seen) if seen.effect else ""}
-{_table(seen)}
+{_header(seen, say)}
+{_answers(seen, say)}
+{_where(seen, say) if seen.effect else ""}
+{_table(seen, say)}
 </main>
 <script type="application/json" id="data">{_data(seen)}</script>
 <script>{script}</script>
@@ -50,80 +52,88 @@ def _asset(name: str) -> str:
     return (files("loratelier.scope") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _say(key: str) -> str:
-    english, russian = WORDS[key]
-    return _both(english, russian)
+Say = Callable[[str], str]
 
 
-def _both(english: str, russian: str) -> str:
-    return f'<span lang="en">{escape(english)}</span><span lang="ru">{escape(russian)}</span>'
+def _speaker(seen: Inspection) -> Say:
+    """Return what says the page's words; between two adapters some of them are others."""
+    words = WORDS if seen.before is None else WORDS | BETWEEN
+
+    def say(key: str) -> str:
+        english, russian = words[key]
+        names = {"before": seen.before, "adapter": seen.adapter}
+        # A name may hold braces of its own: it is put in last, and once.
+        return both((english.format(**names), russian.format(**names)))
+
+    return say
 
 
-def _header(seen: Inspection) -> str:
+def _header(seen: Inspection, say: Say) -> str:
     english, russian = sentences(seen, ENGLISH), sentences(seen, RUSSIAN)
-    pairs = [_both(*pair) for pair in zip(english, russian, strict=True)]
+    pairs = [both(pair) for pair in zip(english, russian, strict=True)]
     facts = {
         "base": seen.base,
+        **({"before": seen.before} if seen.before is not None else {}),
         "adapter": seen.adapter,
         "strength": f"{seen.strength:g}",
         "weights": seen.fingerprint.removeprefix("sha256:")[:16],
     }
     listed = "".join(
-        f"<div><dt>{_say(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items()
+        f"<div><dt>{say(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items()
     )
     rest = "".join(f"<p>{sentence}</p>" for sentence in pairs[1:])
-    return f"""<div class="top"><p class="kicker">LoRAtelier · {_say("kicker")}</p>
-<button id="language" type="button">{_both("Русский", "English")}</button></div>
+    return f"""<div class="top"><p class="kicker">LoRAtelier · {say("kicker")}</p>
+<button id="language" type="button">{both(("Русский", "English"))}</button></div>
 <h1>{pairs[0]}</h1>
 {rest}
 <dl class="facts">{listed}</dl>"""
 
 
-def _answers(seen: Inspection) -> str:
-    cards = "".join(_answer(side, seen.continuations[side]) for side in ("base", "adapter"))
-    explained = _say("answers_why_parted" if seen.parts_at else "answers_why_same")
-    return f"""<section><h2>{_say("answers")}</h2>
+def _answers(seen: Inspection, say: Say) -> str:
+    cards = "".join(_answer(side, seen.continuations[side], say) for side in ("base", "adapter"))
+    explained = say("answers_why_parted" if seen.parts_at else "answers_why_same")
+    return f"""<section><h2>{say("answers")}</h2>
 <div class="question">{escape(seen.question)}</div>
 <div class="answers">{cards}</div>
 <p class="why">{explained}</p></section>"""
 
 
-def _answer(side: str, answer: Continuation) -> str:
+def _answer(side: str, answer: Continuation, say: Say) -> str:
     begin, end = answer.parting or (0, 0)
     text = answer.text
     body = escape(text)
     if answer.parting:
-        marked = escape(text[begin:end]) or _say("stops")
+        marked = escape(text[begin:end]) or say("stops")
         body = f"{escape(text[:begin])}<mark>{marked}</mark>{escape(text[end:])}"
-    close = "" if answer.ended else f'<p class="note">{_say("cut")}</p>'
-    return f"""<div class="card {side}"><h3>{_say(f"answer_{side}")}</h3>
+    close = "" if answer.ended else f'<p class="note">{say("cut")}</p>'
+    return f"""<div class="card {side}"><h3>{say(f"answer_{side}")}</h3>
 <div class="answer">{body}</div>{close}</div>"""
 
 
-def _where(seen: Inspection) -> str:
+def _where(seen: Inspection, say: Say) -> str:
     names = [name for name in _TRACKS if name in seen.continuations]
     tabs = "".join(
-        f'<button type="button" data-track="{name}" aria-pressed="false">{_say(f"track_{name}")}'
+        f'<button type="button" data-track="{name}" aria-pressed="false">{say(f"track_{name}")}'
         "</button>"
         for name in names
     )
-    views = "".join(_view(seen, name) for name in names)
-    return f"""<section><h2>{_say("where")}</h2>
-<p class="why">{_say("kl_why")}</p>
+    views = "".join(_view(seen, name, say) for name in names)
+    return f"""<section><h2>{say("where")}</h2>
+<p class="why">{say("kl_why")}</p>
 <div class="tracks">{tabs}</div>
 <div class="where"><div>{views}
-<div class="scale">{_scale()}</div>
-<p class="why">{_say("chips_why")}</p></div>
+<div class="scale">{_scale(say)}</div>
+<p class="why">{say("chips_why")}</p></div>
 <div class="card detail" id="detail" aria-live="polite"></div></div>
-<p class="why">{_say("bars_why")}</p></section>"""
+<p class="why">{say("bars_why")}</p></section>"""
 
 
-def _scale() -> str:
+def _scale(say: Say) -> str:
     marks = "".join(
         f'<span class="chip" style="--k:{_heat(kl):.3f}">{kl:g}</span>'
         for kl in (0, 0.1, 0.5, 1, 3)
     )
-    return f"KL, {_say('nats')} {marks}"
+    return f"KL, {say('nats')} {marks}"
 
 
 def _heat(kl: float) -> float:
@@ -136,12 +146,12 @@ def _track(seen: Inspection, name: str) -> tuple[Position, ...]:
     return (*seen.positions[:-1], *seen.continuations[name].positions)
 
 
-def _view(seen: Inspection, name: str) -> str:
+def _view(seen: Inspection, name: str, say: Say) -> str:
     positions = _track(seen, name)
     asked = len(seen.positions)
     chips = "".join(_chip(n, position, asked) for n, position in enumerate(positions))
     last = visible(seen.continuations[name].tokens[-1])
-    return f"""<div data-view="{name}" hidden>{_strip(positions, asked)}
+    return f"""<div data-view="{name}" hidden>{_strip(positions, asked, say)}
 <div class="chips" role="group">{chips}
 <span class="chip answered unscored">{escape(last)}</span></div></div>"""
 
@@ -157,7 +167,7 @@ def _chip(number: int, position: Position, asked: int) -> str:
     )
 
 
-def _strip(positions: Sequence[Position], asked: int) -> str:
+def _strip(positions: Sequence[Position], asked: int, say: Say) -> str:
     most = max(position.kl for position in positions) or 1.0
     bars = "".join(
         f'<rect data-bar="{n}" x="{n + 0.1:.1f}" y="{100 - height:.2f}" width="0.8" '
@@ -172,29 +182,29 @@ def _strip(positions: Sequence[Position], asked: int) -> str:
     # The chips below say the same to a keyboard and to a screen reader.
     return f"""<svg class="strip" {box} aria-hidden="true">
 {bars}<line x1="{asked}" x2="{asked}" y1="0" y2="100"/>{hits}</svg>
-<div class="axis"><span>← {_say("prompt")}</span>
-<span>{_say("tallest")} {nats(most)}</span><span>{_say("answer")} →</span></div>"""
+<div class="axis"><span>← {say("prompt")}</span>
+<span>{say("tallest")} {nats(most)}</span><span>{say("answer")} →</span></div>"""
 
 
-def _table(seen: Inspection) -> str:
-    parts = [_rows("prompt", seen.positions)]
+def _table(seen: Inspection, say: Say) -> str:
+    parts = [_rows("prompt", seen.positions, say)]
     parts += [
-        _rows(f"track_{name}", seen.continuations[name].positions)
+        _rows(f"track_{name}", seen.continuations[name].positions, say)
         for name in _TRACKS
         if name in seen.continuations
     ]
     heads = "".join(
-        f"<th>{_say(key)}</th>" for key in ("number", "token", "kl", "rose", "fell", "next")
+        f"<th>{say(key)}</th>" for key in ("number", "token", "kl", "rose", "fell", "next")
     )
-    return f"""<details><summary>{_say("table")}</summary>
+    return f"""<details><summary>{say("table")}</summary>
 <p class="note">{escape(DIRECTION)}</p>
 <div class="scroll"><table><thead><tr>{heads}</tr></thead>
 <tbody>{"".join(parts)}</tbody></table></div>
 </details>"""
 
 
-def _rows(title: str, positions: Sequence[Position]) -> str:
-    head = f'<tr class="head"><th colspan="6">{_say(title)}</th></tr>'
+def _rows(title: str, positions: Sequence[Position], say: Say) -> str:
+    head = f'<tr class="head"><th colspan="6">{say(title)}</th></tr>'
     return head + "".join(_row(position) for position in positions)
 
 
@@ -219,12 +229,17 @@ def _told(moves: Sequence[Move]) -> str:
 def _data(seen: Inspection) -> str:
     names = [name for name in _TRACKS if name in seen.continuations] if seen.effect else []
     document = {
-        "words": DETAIL,
+        "words": DETAIL if seen.before is None else _between(seen.before, seen.adapter),
         "tracks": {name: _readable(_track(seen, name)) for name in names},
     }
     text = json.dumps(document, allow_nan=False)
     # Inside a script element only these could end it or open a comment.
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _between(before: str, adapter: str) -> dict[str, dict[str, str]]:
+    names = {"base": before, "adapter": adapter}
+    return {language: words | names for language, words in DETAIL.items()}
 
 
 def _readable(positions: Sequence[Position]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@
 WORDS = {
     "kicker": ("prompt inspection", "осмотр запроса"),
     "base": ("Base", "Основа"),
+    "before": ("Before", "Прежде"),
     "adapter": ("Adapter", "Адаптер"),
     "strength": ("Strength", "Сила"),
     "weights": ("Weights", "Веса"),
@@ -58,6 +59,26 @@ WORDS = {
     "rose": ("Rose most", "Сильнее всех вырос"),
     "fell": ("Fell most", "Сильнее всех упал"),
     "next": ("Stands next", "Стоит следующим"),
+}
+
+# Where an adapter stands beside another one instead of the base.
+BETWEEN = {
+    "answer_base": ("Wearing “{before}”", "С адаптером «{before}»"),
+    "answer_adapter": ("Wearing “{adapter}”", "С адаптером «{adapter}»"),
+    "track_adapter": ("Along the answer of “{adapter}”", "Вдоль ответа «{adapter}»"),
+    "track_base": ("Along the answer of “{before}”", "Вдоль ответа «{before}»"),
+    "kl_why": tuple(
+        text.replace("base || adapter", "before || after").replace(
+            "основа || адаптер", "до || после"
+        )
+        for text in WORDS["kl_why"]
+    ),
+    "bars_why": (
+        "Two bars show how likely a token was as the next one, with the one adapter and with the "
+        "other; within one place all bars share one scale, and rank 1 is the likeliest token.",
+        "Два столбика показывают, насколько вероятен токен следующим с одним адаптером и с другим; "
+        "в одном месте масштаб у всех общий, место 1 у самого вероятного токена.",
+    ),
 }
 
 # What the script writes beside a selected token.

@@ -11,7 +11,7 @@ ENGLISH: Language = {
     "no_effect": f"{NO_EFFECT}.",
     "off": f"{OFF}.",
     "differs": "Wearing “{adapter}”, the answer parts from the base’s at word piece {number}: "
-    "{after} instead of {before}.",
+    "{after} instead of {before_token}.",
     "same": "Wearing “{adapter}”, the most likely answer stays the same, word for word.",
     "end": "the end of the answer",
     "parting": "There the base gives {base_token} {base_before} and the adapter {base_after}; "
@@ -28,7 +28,7 @@ RUSSIAN: Language = {
     "no_effect": "Этот адаптер ничего не меняет: его поправка всюду равна нулю.",
     "off": "При силе 0 адаптер выключен, и ничего не меняется.",
     "differs": "С адаптером «{adapter}» ответ расходится с ответом основы на фрагменте {number}: "
-    "{after} вместо {before}.",
+    "{after} вместо {before_token}.",
     "same": "С адаптером «{adapter}» самый вероятный ответ остаётся тем же, слово в слово.",
     "end": "конец ответа",
     "parting": "В этом месте {base_token}: у основы {base_before}, с адаптером {base_after}; "
@@ -41,23 +41,56 @@ RUSSIAN: Language = {
     "fell": "Потеряли вероятности: {tokens}.",
 }
 
+# What is said otherwise where an adapter stands beside another one and not beside the base.
+_ENGLISH_BETWEEN: Language = {
+    "no_effect": "“{before}” and “{adapter}” have no effect: their updates are zero everywhere.",
+    "equal": "“{before}” and “{adapter}” hold the same weights, so nothing changes.",
+    "differs": "Wearing “{adapter}” instead of “{before}”, the answers part at word piece "
+    "{number}: {after} instead of {before_token}.",
+    "same": "Wearing “{adapter}” instead of “{before}”, the most likely answer stays the same, "
+    "word for word.",
+    "parting": "There {base_token} goes from {base_before} to {base_after}, and {adapter_token} "
+    "from {adapter_before} to {adapter_after}.",
+    "prompt": ENGLISH["prompt"].replace("base || adapter", "before || after"),
+    "answer": "Along the answer of “{adapter}” ({count} tokens) it is {mean} nats on average, "
+    "{largest} at most.",
+}
+_RUSSIAN_BETWEEN: Language = {
+    "no_effect": "«{before}» и «{adapter}» ничего не меняют: их поправки всюду равны нулю.",
+    "equal": "Веса «{before}» и «{adapter}» одинаковы, и ничего не меняется.",
+    "differs": "С адаптером «{adapter}» вместо «{before}» ответы расходятся на фрагменте {number}: "
+    "{after} вместо {before_token}.",
+    "same": "С адаптером «{adapter}» вместо «{before}» самый вероятный ответ остаётся тем же, "
+    "слово в слово.",
+    "parting": "В этом месте {base_token}: было {base_before}, стало {base_after}; "
+    "{adapter_token}: было {adapter_before}, стало {adapter_after}.",
+    "prompt": RUSSIAN["prompt"].replace("основа || адаптер", "до || после"),
+    "answer": "На ответе «{adapter}» (токенов: {count}) в среднем {mean} ната, самое большее "
+    "{largest}.",
+}
+
 
 def sentences(seen: Inspection, language: Language) -> tuple[str, ...]:
     """Return an inspection in sentences, the headline first."""
+    if seen.before is not None:
+        between = _ENGLISH_BETWEEN if language is ENGLISH else _RUSSIAN_BETWEEN
+        language = {**language, **between}
+    names = {"adapter": seen.adapter, "before": seen.before or ""}
     if not seen.has_effect:
-        return (language["no_effect"],)
+        return (language["no_effect"].format(**names),)
     if not seen.effect:
-        return (language["off"],)
+        return (language["off" if seen.strength == 0 else "equal"].format(**names),)
     return (_headline(seen, language), *_figures(seen, language))
 
 
 def _headline(seen: Inspection, language: Language) -> str:
+    names = {"adapter": seen.adapter, "before": seen.before or ""}
     if seen.parts_at is None:
-        return language["same"].format(adapter=seen.adapter)
+        return language["same"].format(**names)
     return language["differs"].format(
-        adapter=seen.adapter,
+        **names,
         number=seen.parts_at.index + 1,
-        before=_parted(seen, "base", language),
+        before_token=_parted(seen, "base", language),
         after=_parted(seen, "adapter", language),
     )
 
@@ -96,6 +129,7 @@ def _figures(seen: Inspection, language: Language) -> list[str]:
     )
     said.append(
         language["answer"].format(
+            adapter=seen.adapter,
             count=len(seen.continuations["adapter"].ids),
             mean=nats(summary.answer_kl),
             largest=nats(summary.answer_largest.kl),
