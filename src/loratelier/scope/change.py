@@ -1,13 +1,15 @@
 """What is looked at: one base, what it wears before, and what it wears after."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
+import torch
 from torch import Tensor
 
 from loratelier.adapter import Adapter
 from loratelier.bank import AdapterBank
 from loratelier.base import Base, with_tokens
+from loratelier.kit.errors import InputError
 from loratelier.scope.strength import check_strength
 
 _BEFORE, _AFTER = "before", "after"
@@ -65,6 +67,16 @@ class Change:
         """Every site that either adapter changes, by layer."""
         before = self.before.sites if self.before else ()
         return tuple(dict.fromkeys((*self.after.sites, *before)))
+
+    def batch(self, ids: Sequence[int]) -> Tensor:
+        """Return a text as :meth:`together` reads it: int64 [rows, T], the same in every row.
+
+        Raises:
+            InputError: no tokens.
+        """
+        if not ids:
+            raise InputError("There are no tokens to look at", "Give some text")
+        return torch.tensor([list(ids)] * self.rows, device=self.base.model.device)
 
     def together(self) -> AbstractContextManager[None]:
         """Return a context for a batch of :attr:`rows` rows: before first, after last."""
