@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from loratelier.base import Base, load_base, with_tokens
     from loratelier.corpus import Corpus, build_corpus, repair_text
     from loratelier.kit.errors import InputError
-    from loratelier.scope import Inspection, inspect_prompt
+    from loratelier.scope import Attribution, Inspection, attribute, inspect_prompt
     from loratelier.train import Recipe, train
 
 __version__ = "0.1.0"
@@ -21,11 +21,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Adapter",
     "AdapterBank",
+    "Attribution",
     "Base",
     "Corpus",
     "InputError",
     "Inspection",
     "Recipe",
+    "attribute",
     "build_corpus",
     "inspect_prompt",
     "load_base",
@@ -37,11 +39,13 @@ __all__ = [
 _ROOM_OF = {
     "Adapter": "loratelier.adapter",
     "AdapterBank": "loratelier.bank",
+    "Attribution": "loratelier.scope",
     "Base": "loratelier.base",
     "Corpus": "loratelier.corpus",
     "InputError": "loratelier.kit.errors",
     "Inspection": "loratelier.scope",
     "Recipe": "loratelier.train",
+    "attribute": "loratelier.scope",
     "build_corpus": "loratelier.corpus",
     "inspect_prompt": "loratelier.scope",
     "load_base": "loratelier.base",

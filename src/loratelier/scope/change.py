@@ -14,6 +14,7 @@ from loratelier.scope.strength import check_strength
 
 _BEFORE, _AFTER = "before", "after"
 Share = float | Tensor
+Shares = Share | Mapping[str, Share]
 
 
 class Change:
@@ -83,7 +84,7 @@ class Change:
         rows = [self._mix(0.0), self._mix(1.0)]
         return self._bank.activate(rows if self.effect else rows[:1])
 
-    def at(self, share: Share | Mapping[str, Share]) -> AbstractContextManager[None]:
+    def at(self, share: Shares) -> AbstractContextManager[None]:
         """Return a context in which all rows are part of the way from before to after.
 
         Args:
@@ -92,7 +93,15 @@ class Change:
         """
         return self._bank.activate(self._mix(share))
 
-    def _mix(self, share: Share | Mapping[str, Share]) -> dict[str, dict[str, Share]]:
+    def by_row(self, shares: Sequence[Shares]) -> AbstractContextManager[None]:
+        """Return a context for a batch whose rows are each their own part of the way, as :meth:`at`.
+
+        Args:
+            shares: one entry for each row of the batch.
+        """
+        return self._bank.activate([self._mix(share) for share in shares])
+
+    def _mix(self, share: Shares) -> dict[str, dict[str, Share]]:
         by_site = share if isinstance(share, Mapping) else dict.fromkeys(self.sites, share)
         mix = {_AFTER: {s: self.strength * by_site[s] for s in self.after.sites}}
         if self.before is not None:
