@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from loratelier.scope import Inspection
-    from loratelier.scope.inspection import Move
+    from loratelier.scope.moves import Move
 
 # How many positions and tokens the terminal shows; the page and the JSON document have them all.
 _POSITIONS, _TOKENS = 10, 3

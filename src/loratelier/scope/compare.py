@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loratelier.kit.errors import InputError
-from loratelier.scope.inspection import Move, Position, Total
+from loratelier.scope.moves import Move, Position, Total
 from loratelier.scope.pieces import Pieces
 
 # Positions that are held in float64 at once: 16 x 150,000 x 8 bytes = 19 MB a tensor.

@@ -1,23 +1,23 @@
 """``inspect_prompt``: base and adapter on one prompt, in one pass."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-
-import torch
 
 from loratelier.adapter import Adapter
 from loratelier.base import Base
 from loratelier.kit.errors import InputError
 from loratelier.scope.change import Change
 from loratelier.scope.compare import Compared, totals
-from loratelier.scope.inspection import Continuation, Inspection, Parting, Position, Summary
+from loratelier.scope.inside import PARTS, look_inside
+from loratelier.scope.inspection import Continuation, Inspection, Parting, Summary
+from loratelier.scope.moves import Position
 from loratelier.scope.prompt import Messages, encode_prompt, end_ids, words
 from loratelier.scope.sides import Sides
+from loratelier.scope.targets import Asked
 from loratelier.scope.wording import ENGLISH, sentences
 
 
-@torch.no_grad()
 def inspect_prompt(
     base: Base,
     adapter: Adapter,
@@ -30,11 +30,15 @@ def inspect_prompt(
     top: int = 8,
     max_new_tokens: int = 60,
     strength: float = 1.0,
+    parts: Collection[str] = PARTS,
+    target: Asked | None = None,
 ) -> Inspection:
     """Show what wearing an adapter does to a prompt.
 
     Base and adapter read the same tokens as two rows of one batch that differ only in the gate.
-    Both answer greedily, and each answer is then read by both.
+    Both answer greedily, and each answer is then read by both. What happens inside is looked at
+    where the answers part: after the prompt and what both say alike, or after the prompt alone
+    where they are the same.
 
     Args:
         base: the base; it is left as it was.
@@ -47,6 +51,9 @@ def inspect_prompt(
         top: how many risen and fallen tokens to keep at each position.
         max_new_tokens: the most tokens that each answer may have.
         strength: the adapter's gate, from -2 to 4.
+        parts: what to look at inside the model, any of ``attention`` and ``sites``.
+        target: what the shares of the sites explain, see :mod:`loratelier.scope.targets`; without
+            it the token that the adapter says where the answers part, against the base's.
 
     Raises:
         InputError: an adapter for another base, a prompt that is empty or longer than the base can
@@ -65,6 +72,8 @@ def inspect_prompt(
     along = {name: sides.read_on(encoded.ids, ids) for name, ids in texts.items()}
     parts_at = _parting(base_ids, adapter_ids, along)
     read = sides.read(encoded.ids)
+    shared = base_ids[: parts_at.index] if parts_at else []
+    inside = look_inside(change, [*encoded.ids, *shared], parts, target)
     seen = Inspection(
         base=base.name,
         adapter=adapter.name,
@@ -82,6 +91,7 @@ def inspect_prompt(
             for name, ids in texts.items()
         },
         parts_at=parts_at,
+        inside=inside,
         summary=_summary(read, along["adapter"], top, sides),
     )
     return replace(seen, summary=replace(seen.summary, sentences=sentences(seen, ENGLISH)))

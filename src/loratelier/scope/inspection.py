@@ -5,47 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loratelier.scope.attention_shift import AttentionShift
+from loratelier.scope.attribute import Attribution
+from loratelier.scope.inside import Inside
+from loratelier.scope.moves import Move, Position, Total
+
 NO_EFFECT = "This adapter has no effect: its update is zero everywhere"
 OFF = "At strength 0 the adapter is off, so nothing changes"
 DIRECTION = "KL(base || adapter), nats"
-
-
-@dataclass(frozen=True)
-class Move:
-    """One token's probability at one position: under the base and under the adapter.
-
-    Ranks count from 1, the likeliest token.
-    """
-
-    id: int
-    token: str
-    before: float
-    after: float
-    rank_before: int
-    rank_after: int
-
-    @property
-    def notable(self) -> bool:
-        """Whether the change is one that a person can see; the lists keep the others too."""
-        return abs(self.after - self.before) >= 0.0005
-
-
-@dataclass(frozen=True)
-class Position:
-    """What is expected after one token of the text.
-
-    ``kl`` is KL(base || adapter) in nats over the next token; ``rose`` and ``fell`` are the tokens
-    whose probability changed most, by absolute change, largest first. ``next`` is the token that
-    does stand next in the text, None after the prompt's last.
-    """
-
-    index: int
-    id: int
-    token: str
-    kl: float
-    rose: tuple[Move, ...]
-    fell: tuple[Move, ...]
-    next: Move | None
 
 
 @dataclass(frozen=True)
@@ -78,15 +45,6 @@ class Parting:
     index: int
     base: Move
     adapter: Move
-
-
-@dataclass(frozen=True)
-class Total:
-    """How much one token's probability changed, summed over positions."""
-
-    id: int
-    token: str
-    change: float
 
 
 @dataclass(frozen=True)
@@ -131,7 +89,18 @@ class Inspection:
     positions: tuple[Position, ...]
     continuations: Mapping[str, Continuation]
     parts_at: Parting | None
+    inside: Inside
     summary: Summary
+
+    @property
+    def attention(self) -> AttentionShift | None:
+        """Whom each token looks at, before and after; None where it was not looked at."""
+        return self.inside.attention
+
+    @property
+    def sites(self) -> Attribution | None:
+        """Which sites did it; None where they were not looked at."""
+        return self.inside.sites
 
     @property
     def kl(self) -> list[float]:
@@ -162,8 +131,9 @@ class Inspection:
         ``{id token before after rank_before rank_after}`` and ``next`` is a move or null; ``kl``
         repeats the positions' values; ``continuations`` maps ``base``, ``adapter`` and perhaps
         ``given`` to ``{text ids tokens ended parting positions kl}``; ``parts_at`` is null or
-        ``{index base adapter}`` with two moves; ``summary`` is ``{mean_kl max_kl max_kl_index
-        answer_mean_kl answer_max_kl answer_max_kl_index rose fell sentences}``, its totals
+        ``{index base adapter}`` with two moves; ``attention`` and ``sites`` are what
+        :class:`AttentionShift` and :class:`Attribution` say, or null; ``summary`` is ``{mean_kl
+        max_kl max_kl_index answer_mean_kl answer_max_kl answer_max_kl_index rose fell sentences}``, its totals
         ``{id token change}``.
         """
         summary = self.summary
@@ -184,6 +154,8 @@ class Inspection:
                 name: asdict(one) | {"kl": one.kl} for name, one in self.continuations.items()
             },
             "parts_at": asdict(self.parts_at) if self.parts_at else None,
+            "attention": self.attention.to_json() if self.attention else None,
+            "sites": self.sites.to_json() if self.sites else None,
             "summary": {
                 "mean_kl": summary.mean_kl,
                 "max_kl": summary.largest.kl,

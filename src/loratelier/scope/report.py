@@ -7,7 +7,8 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from loratelier.scope.inspection import DIRECTION, Continuation, Inspection, Move, Position
+from loratelier.scope.inspection import DIRECTION, Continuation, Inspection
+from loratelier.scope.moves import Move, Position
 from loratelier.scope.pictures.svg import both
 from loratelier.scope.pieces import visible
 from loratelier.scope.report_words import BETWEEN, DETAIL, WORDS

@@ -50,6 +50,7 @@ class Sides:
         before, after = self._logits(ids, len(places))
         return compare(before, after, places, top=self._top, pieces=self.pieces)
 
+    @torch.no_grad()
     def _logits(self, ids: Sequence[int], last: int) -> tuple[Tensor, Tensor]:
         batch = torch.tensor([list(ids)] * self._change.rows, device=self._model.device)
         with self._change.together():

@@ -14,7 +14,8 @@ from loratelier.kit.errors import InputError
 from loratelier.kit.progress import task
 from loratelier.scope.change import Change
 from loratelier.scope.compare import Compared, totals
-from loratelier.scope.inspection import DIRECTION, Position, Total
+from loratelier.scope.inspection import DIRECTION
+from loratelier.scope.moves import Position, Total
 from loratelier.scope.prompt import Messages, encode_prompt
 from loratelier.scope.sides import Sides
 

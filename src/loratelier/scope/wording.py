@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from loratelier.scope.inspection import NO_EFFECT, OFF, Inspection, Total
+from loratelier.scope.inspection import NO_EFFECT, OFF, Inspection
+from loratelier.scope.moves import Total
 from loratelier.scope.pieces import visible
 
 Language = Mapping[str, str]
