@@ -6,6 +6,7 @@ from itertools import zip_longest
 
 from loratelier.adapter import Adapter
 from loratelier.base import Base
+from loratelier.base.outline import outline
 from loratelier.kit.errors import InputError
 from loratelier.scope.change import Change
 from loratelier.scope.compare import Compared, totals
@@ -92,6 +93,7 @@ def inspect_prompt(
         },
         parts_at=parts_at,
         inside=inside,
+        outline=outline(base),
         summary=_summary(read, along["adapter"], top, sides),
     )
     return replace(seen, summary=replace(seen.summary, sentences=sentences(seen, ENGLISH)))

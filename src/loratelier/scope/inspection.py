@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loratelier.base.outline import Outline
 from loratelier.scope.attention_shift import AttentionShift
 from loratelier.scope.attribute import Attribution
 from loratelier.scope.inside import Inside
@@ -72,7 +73,8 @@ class Inspection:
     ``before`` is the adapter that the base wears in the first of the two looks; None where it is
     bare. What is called the base's below is then that adapter's. ``effect`` is false when nothing
     can change: the update is zero, the strength is, or both adapters are the same.
-    ``has_effect`` is false when no update is other than zero. ``continuations`` holds ``base`` and
+    ``has_effect`` is false when no update is other than zero. ``outline`` is the plan of the base's
+    model, for pictures. ``continuations`` holds ``base`` and
     ``adapter``, each look's greedy answer, and ``given`` where a text was handed in.
     """
 
@@ -90,6 +92,7 @@ class Inspection:
     continuations: Mapping[str, Continuation]
     parts_at: Parting | None
     inside: Inside
+    outline: Outline
     summary: Summary
 
     @property
@@ -133,8 +136,8 @@ class Inspection:
         ``given`` to ``{text ids tokens ended parting positions kl}``; ``parts_at`` is null or
         ``{index base adapter}`` with two moves; ``attention`` and ``sites`` are what
         :class:`AttentionShift` and :class:`Attribution` say, or null; ``summary`` is ``{mean_kl
-        max_kl max_kl_index answer_mean_kl answer_max_kl answer_max_kl_index rose fell sentences}``, its totals
-        ``{id token change}``.
+        max_kl max_kl_index answer_mean_kl answer_max_kl answer_max_kl_index rose fell sentences}``,
+        its totals ``{id token change}``.
         """
         summary = self.summary
         document = {

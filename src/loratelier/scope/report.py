@@ -9,7 +9,8 @@ from typing import Any
 
 from loratelier.scope.inspection import DIRECTION, Continuation, Inspection
 from loratelier.scope.moves import Move, Position
-from loratelier.scope.pictures.svg import both
+from loratelier.scope.pictures.book import pictures
+from loratelier.scope.pictures.svg import RULES, both
 from loratelier.scope.pieces import visible
 from loratelier.scope.report_words import BETWEEN, DETAIL, WORDS
 from loratelier.scope.wording import ENGLISH, RUSSIAN, nats, percent, sentences
@@ -33,12 +34,13 @@ def page(seen: Inspection) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <link rel="icon" href="data:,">
 <title>{escape(seen.adapter)}: {escape(seen.question[:60])}</title>
-<style>{style}</style>
+<style>{style}{RULES}</style>
 </head>
 <body>
 <main>
 {_header(seen, say)}
 {_answers(seen, say)}
+{_inside(seen, say)}
 {_where(seen, say) if seen.effect else ""}
 {_table(seen, say)}
 </main>
@@ -109,6 +111,16 @@ def _answer(side: str, answer: Continuation, say: Say) -> str:
     close = "" if answer.ended else f'<p class="note">{say("cut")}</p>'
     return f"""<div class="card {side}"><h3>{say(f"answer_{side}")}</h3>
 <div class="answer">{body}</div>{close}</div>"""
+
+
+def _inside(seen: Inspection, say: Say) -> str:
+    drawn = pictures(seen)
+    if not drawn:
+        return ""
+    figures = "\n".join(picture.to_html() for picture in drawn)
+    return f"""<section class="pictures"><h2>{say("inside")}</h2>
+<p class="why">{say("inside_why")}</p>
+{figures}</section>"""
 
 
 def _where(seen: Inspection, say: Say) -> str:

@@ -23,6 +23,11 @@ WORDS = {
     ),
     "stops": ("the answer ends here", "здесь ответ кончается"),
     "cut": ("Cut here: the length limit was reached.", "Обрезано: достигнут предел длины."),
+    "inside": ("What happens inside", "Что происходит внутри"),
+    "inside_why": (
+        "Seen at the end of the prompt and of what both answers say alike, where they part.",
+        "Взгляд на конец запроса и общего начала ответов, где они расходятся.",
+    ),
     "where": ("Where the expectations change", "Где меняются ожидания"),
     "kl_why": (
         "KL measures how far apart the two models’ guesses about the next token are, in nats: 0 "

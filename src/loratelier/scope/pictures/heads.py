@@ -78,7 +78,7 @@ def looks(
         [late - early for early, late in zip(*rows, strict=True)]
         for rows in zip(before, after, strict=True)
     ]
-    size = max(9.0, min(18.0, 300 / max(1, len(names))))
+    size = max(11.0, min(22.0, 420 / max(1, len(names))))
     drawn, x = [], 0.0
     for words, values in zip((_BEFORE, _AFTER, _CHANGE), (before, after, change), strict=True):
         most = max((abs(v) for row in values for v in row), default=0.0) or 1.0
