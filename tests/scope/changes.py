@@ -40,7 +40,7 @@ def build(arch, **changes):
                 t.GptOssConfig(**common, head_dim=8, num_local_experts=4, sliding_window=5)
             )
         case "qwen3_moe":
-            model = t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**common, **MOE))
+            model = t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**common | MOE | changes))
         case "mixtral":
             model = t.MixtralForCausalLM(t.MixtralConfig(**common, num_local_experts=4))
         case "olmoe":

@@ -17,13 +17,17 @@ class Inside:
     """The hidden states of a text.
 
     Attributes:
+        ids: int64 [rows, T], the text.
         states: L + 1 tensors [rows, T, d]: the embeddings, and what each block but the last hands
             on; the last is what the model's head reads, after the final norm.
         tail: the modules between the last block and the head (the final norm), in order.
+        kind: the class of what the decoder answers.
     """
 
+    ids: Tensor
     states: tuple[Tensor, ...]
     tail: tuple[nn.Module, ...]
+    kind: type[Any]
 
 
 def look_inside(model: Any, ids: Tensor) -> Inside:
@@ -39,13 +43,16 @@ def look_inside(model: Any, ids: Tensor) -> Inside:
     Raises:
         InputError: a model that keeps something else than one stream between its layers.
     """
+    decoder = model.get_decoder()
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
+    kinds: list[type[Any]] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             calls.append((module, args[0], output))
 
-    hooks = [child.register_forward_hook(note) for child in model.get_decoder().children()]
+    hooks = [child.register_forward_hook(note) for child in decoder.children()]
+    hooks.append(decoder.register_forward_hook(lambda *call: kinds.append(type(call[-1]))))
     try:
         seen = model(input_ids=ids, use_cache=False, logits_to_keep=1, output_hidden_states=True)
     finally:
@@ -57,7 +64,7 @@ def look_inside(model: Any, ids: Tensor) -> Inside:
             f"{type(model).__name__} keeps more than one stream between its layers",
             "Leave the lens out for this base",
         )
-    return Inside(tuple(states), _tail(calls, states[-1]))
+    return Inside(ids, tuple(states), _tail(calls, states[-1]), kinds[-1])
 
 
 def _tail(calls: list[tuple[nn.Module, Tensor, Tensor]], last: Tensor) -> tuple[nn.Module, ...]:
@@ -71,12 +78,7 @@ def _tail(calls: list[tuple[nn.Module, Tensor, Tensor]], last: Tensor) -> tuple[
 
 
 def read_out(
-    model: Any,
-    ids: Tensor,
-    states: Tensor,
-    places: Sequence[int] | Tensor,
-    *,
-    tail: Sequence[nn.Module] = (),
+    model: Any, inside: Inside, states: Tensor, places: Sequence[int] | Tensor, *, normed: bool
 ) -> Tensor:
     """Return the logits that the model's own head makes of given states: [rows, n, V].
 
@@ -85,26 +87,27 @@ def read_out(
 
     Args:
         model: a transformers causal model.
-        ids: int64 [rows, T], the text whose states these are.
+        inside: what :func:`look_inside` said of the text whose states these are.
         states: [rows, T, d]; gradients flow to them.
         places: the positions at which logits are made.
-        tail: what to put the states through first; see :class:`Inside`.
+        normed: the states are after the final norm already, as the last ones are.
     """
-    keep = torch.as_tensor(places, device=ids.device)
-    with _answering(model.get_decoder(), states, tail):
-        logits: Tensor = model(input_ids=ids, use_cache=False, logits_to_keep=keep).logits
+    keep = torch.as_tensor(places, device=inside.ids.device)
+    tail = () if normed else inside.tail
+    with _answering(model.get_decoder(), inside.kind, states, tail):
+        logits: Tensor = model(input_ids=inside.ids, use_cache=False, logits_to_keep=keep).logits
     return logits
 
 
 @contextmanager
-def _answering(decoder: Any, states: Tensor, tail: Sequence[nn.Module]) -> Iterator[None]:
-    from transformers.modeling_outputs import MoeModelOutputWithPast
-
+def _answering(
+    decoder: Any, kind: type[Any], states: Tensor, tail: Sequence[nn.Module]
+) -> Iterator[None]:
     def forward(*_: Any, **__: Any) -> Any:
         made = states
         for module in tail:
             made = module(made)
-        return MoeModelOutputWithPast(last_hidden_state=made)
+        return kind(last_hidden_state=made)
 
     before = decoder.__dict__.get("forward")
     decoder.forward = forward
