@@ -200,7 +200,7 @@ def keep_and_remove(
 
 @torch.no_grad()
 def values_at(change: Change, target: Target, shares: Sequence[Mapping[str, float]]) -> list[float]:
-    """Return a number at several shares by site, as many in one batch as memory may hold."""
+    """Return a number at several shares by site, in batches that fit the memory."""
     values: list[float] = []
     for part in parts(target.text, len(shares)):
         values += target.score(logits_at(change, target.text, shares[part])).tolist()

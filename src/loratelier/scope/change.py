@@ -94,7 +94,7 @@ class Change:
         return self._bank.activate(self._mix(share))
 
     def by_row(self, shares: Sequence[Shares]) -> AbstractContextManager[None]:
-        """Return a context for a batch whose rows are each part of the way, as in :meth:`at`.
+        """Return a context for a batch with a share of its own, as for :meth:`at`, in every row.
 
         Args:
             shares: one entry for each row of the batch.

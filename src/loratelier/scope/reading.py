@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,15 +35,18 @@ def logits_at(change: Change, text: Text, shares: Sequence[Shares]) -> Tensor:
 
     Gradients flow to shares that are tensors.
     """
-    own = torch.tensor(padded(list(text.rows)), device=change.base.model.device)
-    batch = own.repeat(len(shares), 1)
     alone = len(shares) == 1
-    worn = change.at(shares[0]) if alone else change.by_row(_each(shares, len(own)))
-    with worn:
-        logits = change.base.model(
-            input_ids=batch, use_cache=False, logits_to_keep=text.kept
-        ).logits
-    made: Tensor = logits.float().unflatten(0, (len(shares), len(own)))
+    each = [share for share in shares for _ in text.rows]
+    with change.at(shares[0]) if alone else change.by_row(each):
+        return logits_of(change.base.model, text, len(shares))
+
+
+def logits_of(model: Any, text: Text, times: int = 1) -> Tensor:
+    """Return the logits of a text, read ``times`` over: float32 [times, rows, kept, V]."""
+    own = torch.tensor(padded(list(text.rows)), device=model.device)
+    batch = own.repeat(times, 1)
+    logits = model(input_ids=batch, use_cache=False, logits_to_keep=text.kept).logits
+    made: Tensor = logits.float().unflatten(0, (times, len(own)))
     return made
 
 
@@ -50,7 +54,3 @@ def parts(text: Text, count: int) -> list[slice]:
     """Return how many shares at a time are read in bounded memory, as slices of their list."""
     step = max(1, _TOKENS // text.size)
     return [slice(at, min(at + step, count)) for at in range(0, count, step)]
-
-
-def _each(shares: Sequence[Shares], rows: int) -> list[Shares]:
-    return [share for share in shares for _ in range(rows)]
