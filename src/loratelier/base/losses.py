@@ -10,6 +10,7 @@ Exact up to the rounding of a different order of summation; the idea of chunking
 together with its loss is that of Hsu et al., "Liger Kernel" (arXiv:2410.10989).
 """
 
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 # Numbers in a chunk of logits. On a CPU 32 MiB of float32: larger ones are slower, as fresh memory
 # of that size is mapped anew each time. A GPU wants large products.
 CHUNK, CHUNK_GPU = 2**23, 2**27
+# What kind of device a model without weights is planned for: its own, meta, does not say.
+PLANNED: ContextVar[str] = ContextVar("PLANNED", default="cpu")
 
 
 def linear_nll(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -94,7 +97,8 @@ def head_nll(head: Any, hidden: Tensor, labels: Tensor) -> Tensor:
 
 def rows_at_once(vocabulary: int, device: torch.device) -> int:
     """Return how many targets a chunk holds."""
-    return max(1, (CHUNK_GPU if device.type == "cuda" else CHUNK) // vocabulary)
+    kind = PLANNED.get() if device.type == "meta" else device.type
+    return max(1, (CHUNK_GPU if kind == "cuda" else CHUNK) // vocabulary)
 
 
 def _plain_nll(head: Any, hidden: Tensor, labels: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
-"""``loratelier bases``: which base models are here, and fetching one."""
+"""``loratelier bases``: which base models are here, fetching one, and what training one takes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from loratelier.cli import bases_plan
 from loratelier.cli.console import Json, err, megabytes, out, print_json
 from loratelier.kit.errors import InputError
 
-app = typer.Typer(help="Base models: list and fetch.", no_args_is_help=True)
+app = typer.Typer(help="Base models: list, fetch and plan.", no_args_is_help=True)
+bases_plan.register(app)
 
 
 @app.command(name="list")

@@ -161,7 +161,7 @@ class Recipe(Variants):
             return None
         if isinstance(value, int) and not isinstance(value, bool):
             return (value,)
-        return _ranges(value) if isinstance(value, str) else tuple(sorted(set(value)))
+        return layer_numbers(value) if isinstance(value, str) else tuple(sorted(set(value)))
 
     @model_validator(mode="after")
     def _meaning(self) -> "Recipe":
@@ -176,8 +176,12 @@ class Recipe(Variants):
         return value
 
 
-def _ranges(text: str) -> tuple[int, ...]:
-    """Read ``'0-9,20'`` as layer numbers."""
+def layer_numbers(text: str) -> tuple[int, ...]:
+    """Read ``'0-9,20'`` as layer numbers.
+
+    Raises:
+        ValueError: it is no such list.
+    """
     numbers: set[int] = set()
     for part in text.replace(",", " ").split():
         first, dash, last = part.partition("-")

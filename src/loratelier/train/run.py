@@ -17,7 +17,7 @@ from loratelier.adapter.card import BaseRef, CorpusRef, versions
 from loratelier.base import Base, load_base
 from loratelier.base.fastest import fastest_dtype
 from loratelier.base.likelihood import general_text
-from loratelier.base.packed import Apart, rows_apart
+from loratelier.base.packed import Apart, rows_apart, tokens_at_once
 from loratelier.base.vocabulary import numbers_of, taught
 from loratelier.base.work import work_of
 from loratelier.corpus import Corpus
@@ -48,8 +48,6 @@ from loratelier.train.unquantised import measured_unquantised
 from loratelier.train.watch import Watch, measured_peak
 from loratelier.train.whole import Whole, all_weights
 
-# Tokens at once in memory where the recipe does not say: more is hardly faster.
-_PACK_CPU, _PACK_GPU = 1024, 16384
 # Where things lie is nobody's business, and may change: what is in them is written down.
 _PLACES: dict[str, Any] = {"corpus": True, "guards": {"replay_from"}}
 
@@ -223,7 +221,7 @@ def _plan(
 ) -> Plan:
     learned, withheld = objective.rows(base, corpus, recipe)
     guards, guarded = recipe.guards, dict[str, Any]()
-    at_once = recipe.pack_tokens or (_PACK_CPU if base.device.type == "cpu" else _PACK_GPU)
+    at_once = recipe.pack_tokens or tokens_at_once(base.device.type)
     padded = learner.reader.apart == "padding"
     if recipe.packing and padded:
         remark(f"{base.name} cannot keep packed rows apart: rows are padded instead")

@@ -9,20 +9,11 @@ from torch import nn
 from loratelier.adapter.config import by_pattern
 from loratelier.base import Base
 from loratelier.base.layers import block_of, ends_by_role, expert_parameters, layers
+from loratelier.base.plan.sites import SHORT_NAMES
 from loratelier.kit.errors import InputError, did_you_mean
 from loratelier.kit.progress import remark
 from loratelier.train.recipe import ALL_TARGETS, Recipe
 
-# What the recipe's short names are called in the models that name them apart.
-_MODULES = {
-    "q": "q_proj",
-    "k": "k_proj",
-    "v": "v_proj",
-    "o": "o_proj",
-    "gate": "gate_proj",
-    "up": "up_proj",
-    "down": "down_proj",
-}
 _ENDS = ("embed", "head")
 N = TypeVar("N", bound=float)
 
@@ -82,7 +73,7 @@ def linear_names(model: nn.Module) -> set[str]:
 def _shorts(base: Base) -> dict[str, str]:
     """Return the short names that mean something in a base, and its own for them."""
     present = linear_names(base.model)
-    found = {short: name for short, name in _MODULES.items() if name in present}
+    found = {short: name for short, name in SHORT_NAMES.items() if name in present}
     return found | ends_by_role(base.model)
 
 
@@ -95,7 +86,7 @@ def _wanted(base: Base, recipe: Recipe) -> list[str]:
     if set(ALL_TARGETS) <= set(inner) and experts:
         # The feed-forward layers of a mixture of experts are not linear layers of their own.
         present = linear_names(base.model)
-        missing = [t for t in ALL_TARGETS if _MODULES[t] not in present]
+        missing = [t for t in ALL_TARGETS if SHORT_NAMES[t] not in present]
         if missing and "experts" not in recipe.targets:
             remark(
                 f"{base.name} has its {', '.join(missing)} in experts, which are not adapted; "
@@ -107,7 +98,7 @@ def _wanted(base: Base, recipe: Recipe) -> list[str]:
 
 def _named(base: Base, target: str, shorts: Mapping[str, str]) -> str:
     present = linear_names(base.model)
-    name = _MODULES.get(target, target)
+    name = SHORT_NAMES.get(target, target)
     if name not in present:
         raise InputError(
             f"{base.name} has no linear layer '{target}' to adapt",
