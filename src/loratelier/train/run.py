@@ -19,7 +19,7 @@ from loratelier.base.fastest import fastest_dtype
 from loratelier.base.likelihood import general_text
 from loratelier.base.packed import Apart, rows_apart, tokens_at_once
 from loratelier.base.vocabulary import numbers_of, taught
-from loratelier.base.work import work_of
+from loratelier.base.work import Work, work_of
 from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.kit.home import room
@@ -29,6 +29,7 @@ from loratelier.train.beginnings import begin_with_data
 from loratelier.train.distill import Distillation
 from loratelier.train.dpo import Dpo
 from loratelier.train.drift import DriftMeter
+from loratelier.train.estimate import say_what_it_takes
 from loratelier.train.invocation import invocation_of, waiting
 from loratelier.train.journal import Journal
 from loratelier.train.learner import Learner
@@ -106,6 +107,7 @@ def train(
             if recipe.init == "eva":
                 begin_with_data(peft, learner, [p for step in plan.epochs[0] for p in step.packs])
             _say_what_happens(recipe, plan, learner)
+            say_what_it_takes(base, recipe, plan, learner, _work(base, recipe))
             metrics, strength = _run(
                 knowing, learner, recipe, objective, plan, corpus, accelerator, resume, watch, whole
             )
@@ -321,7 +323,12 @@ def _watch(base: Base, recipe: Recipe, asked: bool) -> Watch:
     peak = measured_peak(base.dtype, base.device) if asked else None
     if peak is not None:
         remark(f"This machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
-    return Watch(work_of(base.model, min(recipe.layers or (0,))), peak)
+    return Watch(_work(base, recipe), peak)
+
+
+def _work(base: Base, recipe: Recipe) -> Work:
+    trains = recipe.trains_the_base
+    return work_of(base.model, 0 if trains else min(recipe.layers or (0,)), trains_weights=trains)
 
 
 def _run_folder(recipe: Recipe) -> Path:

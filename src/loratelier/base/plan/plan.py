@@ -1,7 +1,7 @@
 """``plan_training``: what training a config takes, found without its weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -32,9 +32,13 @@ class Training:
     ``dtype``: of the base's weights; without it bfloat16 on a GPU and float32 on a CPU, bfloat16
     for what QLoRA does not pack, and float32 where all weights are trained, as in the training
     room. ``batch_tokens``: of a step; ``pack_tokens``: at once in memory; ``longest``: a longer
-    row makes a pack of its own. ``targets_at_once``: how many tokens of a pack are learned; without
-    it all. ``padded``: rows and tokens of a padded pack. ``attention``: how rows are kept apart,
-    where it is known. ``gpus``: over how many the run is shared out.
+    row makes a pack of its own. ``gpus``: over how many the run is shared out.
+
+    What a run knows of its packs: ``shape_at_once``, the ids of the largest, [rows, tokens];
+    ``packs``, how many a step has; ``targets_at_once``, how many tokens of a pack are learned
+    (without it all); ``measured_at_once``, tokens of the largest pack that is only read;
+    ``pulls``, the base reads each pack, too, and the model is held near it; ``attention``, how
+    rows are kept apart.
     """
 
     method: Method = "lora"
@@ -47,7 +51,9 @@ class Training:
     pack_tokens: int | None = None
     longest: int | None = None
     targets_at_once: int | None = None
-    padded: tuple[int, int] | None = None
+    shape_at_once: tuple[int, int] | None = None
+    measured_at_once: int | None = None
+    pulls: bool = False
     attention: Attention | None = None
     packs: int | None = None
     checkpointing: bool = False
@@ -63,7 +69,7 @@ class Training:
     @property
     def shape(self) -> tuple[int, int]:
         """Of a pack's ids, [rows, tokens]."""
-        return self.padded or (1, self.tokens)
+        return self.shape_at_once or (1, self.tokens)
 
     @property
     def accumulates(self) -> bool:
@@ -104,7 +110,7 @@ def plan_training(config: Any, training: Training) -> MemoryPlan:
     sites = _sites(model, training)
     with wearing(model, sites, packed, training.device) as worn:
         model.requires_grad_(whole)
-        step = _walked(model, worn, training, _nll(model, training.targets_at_once))
+        step = _walked(model, worn, training, _nll(model, training))
         model.requires_grad_(False)
         measured = _measured(model, training)
         held = _held(model, worn, step, measured, packed, training)
@@ -116,7 +122,7 @@ def plan_training(config: Any, training: Training) -> MemoryPlan:
         device=training.device,
         gpus=training.gpus,
         tokens=training.shape[0] * training.shape[1],
-        targets=training.targets_at_once or training.tokens,
+        targets=training.targets_at_once or training.shape[0] * training.shape[1],
         parameters=parameters,
         active=active_parameters(model),
         trained=trained,
@@ -124,7 +130,7 @@ def plan_training(config: Any, training: Training) -> MemoryPlan:
         burden=burden_of(
             model,
             sites,
-            training.tokens,
+            training.shape[1],
             whole=whole,
             again=training.checkpointing,
             unpacks=bool(packed),
@@ -174,17 +180,21 @@ def _attention(model: Any, training: Training) -> Attention:
     text = model.config.get_text_config()
     if getattr(text, "attn_logit_softcapping", None) or text.model_type == "gpt_oss":
         return "eager"
-    if training.padded or not attends_as_we_do(model.config):
+    if training.shape[0] > 1 or not attends_as_we_do(model.config):
         return "padded"
     return "varlen" if training.device == "cuda" and training.held_in != torch.float32 else "rows"
 
 
-def _nll(model: Any, targets: int | None) -> Callable[[Tensor], Tensor]:
-    """Return what makes the loss of ``targets`` places, or of all, as the training room does."""
+def _nll(model: Any, training: Training) -> Callable[[Tensor], Tensor]:
+    """Return what makes the loss of the learned places, as the training room does."""
     head = model.get_output_embeddings()
 
     def loss(states: Tensor) -> Tensor:
-        seen, labels = _at_places(states, targets)
+        seen, labels = _at_places(states, training.targets_at_once)
+        if training.pulls and not _is_touched(head):
+            apart = linear_kl(seen, head.weight, head.bias, torch.empty_like(seen))
+            nll = linear_nll(seen, head.weight, head.bias, labels)
+            return (nll + apart).sum()
         if not _is_plain(model.config.get_text_config()):
             return F.cross_entropy(head(seen).float(), labels, reduction="sum")
         if type(head) is torch.nn.Linear and not _is_touched(head):
@@ -214,7 +224,7 @@ def _is_plain(text: Any) -> bool:
 
 
 def _measured(model: Any, training: Training) -> int:
-    """Return the most that is held while general text is measured, beyond what always is."""
+    """Return the most that is held while texts are only read, beyond what always is."""
     head = model.get_output_embeddings()
 
     def loss(states: Tensor) -> Tensor:
@@ -222,11 +232,9 @@ def _measured(model: Any, training: Training) -> int:
         nll = linear_nll(seen, head.weight, head.bias, labels)
         return nll + linear_kl(seen, head.weight, head.bias, torch.empty_like(seen))
 
-    once = Training(
-        device=training.device, dtype=training.dtype, method=training.method,
-        pack_tokens=_MEASURED_AT_ONCE, batch_tokens=_MEASURED_AT_ONCE,
-        attention=training.attention,
-    )  # fmt: skip
+    at_once = training.measured_at_once
+    tokens = max(at_once if at_once is not None else training.tokens, _MEASURED_AT_ONCE)
+    once = replace(training, shape_at_once=(1, tokens), checkpointing=False)
     width = model.config.get_text_config().hidden_size
     references = _GENERAL * int(width) * training.held_in.itemsize
     return _walked(model, [], once, loss).total + references
