@@ -1,4 +1,4 @@
-"""What an adapter changes inside the model on one text: attention, layers, sites, weights."""
+"""What an adapter changes inside the model on one text: attention, layers, sites, experts."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,22 +10,30 @@ from loratelier.scope.attention import look_at_attention
 from loratelier.scope.attention_shift import AttentionShift
 from loratelier.scope.attribute import Attribution, look_at_sites
 from loratelier.scope.change import Change
+from loratelier.scope.experts import Experts, look_at_experts
+from loratelier.scope.lens import look_at_lens
+from loratelier.scope.lens_view import Lens
 from loratelier.scope.targets import Asked
 
-Part = Literal["attention", "sites"]
+Part = Literal["attention", "lens", "sites", "experts"]
 PARTS: tuple[Part, ...] = get_args(Part)
+# The lens reads this many last positions: its time is that of a whole head for each of them and
+# each layer.
+_LENS_POSITIONS = 64
 
 
 @dataclass(frozen=True)
 class Inside:
     """What was looked at inside the model; a part that was not asked for is None.
 
-    ``tokens`` is how many the text has.
+    ``tokens`` is how many the text has. The lens covers its last 64 at most.
     """
 
     tokens: int
     attention: AttentionShift | None
+    lens: Lens | None
     sites: Attribution | None
+    experts: Experts | None
 
 
 def look_inside(
@@ -45,12 +53,19 @@ def look_inside(
     for part in parts:
         if part not in PARTS:
             raise InputError(f"There is no part '{part}' to look at", did_you_mean(part, PARTS))
-    attention = sites = None
+    attention = lens = sites = experts = None
     with task("Looking inside", total=len(parts)) as bar:
         if "attention" in parts:
             attention = look_at_attention(change, ids)
             bar.advance()
+        if "lens" in parts:
+            places = range(max(0, len(ids) - _LENS_POSITIONS), len(ids))
+            lens = look_at_lens(change, ids, positions=places)
+            bar.advance()
         if "sites" in parts:
             sites = look_at_sites(change, ids, target)
             bar.advance()
-    return Inside(tokens=len(ids), attention=attention, sites=sites)
+        if "experts" in parts:
+            experts = look_at_experts(change, ids)
+            bar.advance()
+    return Inside(len(ids), attention=attention, lens=lens, sites=sites, experts=experts)

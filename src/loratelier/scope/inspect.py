@@ -52,7 +52,8 @@ def inspect_prompt(
         top: how many risen and fallen tokens to keep at each position.
         max_new_tokens: the most tokens that each answer may have.
         strength: the adapter's gate, from -2 to 4.
-        parts: what to look at inside the model, any of ``attention`` and ``sites``.
+        parts: what to look at inside the model, any of ``attention``, ``lens``, ``sites`` and
+            ``experts``.
         target: what the shares of the sites explain, see :mod:`loratelier.scope.targets`; without
             it the token that the adapter says where the answers part, against the base's.
 

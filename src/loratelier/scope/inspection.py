@@ -8,7 +8,9 @@ from typing import Any
 from loratelier.base.outline import Outline
 from loratelier.scope.attention_shift import AttentionShift
 from loratelier.scope.attribute import Attribution
+from loratelier.scope.experts import Experts
 from loratelier.scope.inside import Inside
+from loratelier.scope.lens_view import Lens
 from loratelier.scope.moves import Move, Position, Total
 
 NO_EFFECT = "This adapter has no effect: its update is zero everywhere"
@@ -101,6 +103,16 @@ class Inspection:
         return self.inside.attention
 
     @property
+    def lens(self) -> Lens | None:
+        """What each layer would say next, before and after; None where it was not looked at."""
+        return self.inside.lens
+
+    @property
+    def experts(self) -> Experts | None:
+        """How the routers of a mixture of experts moved; None where it was not looked at."""
+        return self.inside.experts
+
+    @property
     def sites(self) -> Attribution | None:
         """Which sites did it; None where they were not looked at."""
         return self.inside.sites
@@ -134,8 +146,9 @@ class Inspection:
         ``{id token before after rank_before rank_after}`` and ``next`` is a move or null; ``kl``
         repeats the positions' values; ``continuations`` maps ``base``, ``adapter`` and perhaps
         ``given`` to ``{text ids tokens ended parting positions kl}``; ``parts_at`` is null or
-        ``{index base adapter}`` with two moves; ``attention`` and ``sites`` are what
-        :class:`AttentionShift` and :class:`Attribution` say, or null; ``summary`` is ``{mean_kl
+        ``{index base adapter}`` with two moves; ``attention``, ``lens``, ``sites`` and
+        ``experts`` are what :class:`AttentionShift`, :class:`Lens`, :class:`Attribution` and
+        :class:`Experts` say, or null; ``summary`` is ``{mean_kl
         max_kl max_kl_index answer_mean_kl answer_max_kl answer_max_kl_index rose fell sentences}``,
         its totals ``{id token change}``.
         """
@@ -158,6 +171,8 @@ class Inspection:
             },
             "parts_at": asdict(self.parts_at) if self.parts_at else None,
             "attention": self.attention.to_json() if self.attention else None,
+            "lens": self.lens.to_json() if self.lens else None,
+            "experts": self.experts.to_json() if self.experts else None,
             "sites": self.sites.to_json() if self.sites else None,
             "summary": {
                 "mean_kl": summary.mean_kl,

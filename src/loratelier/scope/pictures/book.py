@@ -7,7 +7,9 @@ from loratelier.base.outline import Outline
 from loratelier.scope.attention_shift import AttentionShift
 from loratelier.scope.attribute import Attribution
 from loratelier.scope.inspection import Inspection
+from loratelier.scope.lens_view import Lens
 from loratelier.scope.pictures.heads import heads, looks
+from loratelier.scope.pictures.lens import Said, lens
 from loratelier.scope.pictures.svg import Both, Picture
 from loratelier.scope.pictures.tower import by_place, tower
 from loratelier.scope.pieces import visible
@@ -16,6 +18,8 @@ K = TypeVar("K", int, str)
 
 # How many tokens a map of attention shows: the last ones of the text.
 _SHOWN = 32
+# How many positions the lens shows, for each side.
+_LENS_SHOWN = 12
 # Parts of a block that carry this much of a change together are named.
 _MOST_OF_IT = 0.5
 
@@ -27,6 +31,8 @@ def pictures(seen: Inspection) -> tuple[Picture, ...]:
     drawn: list[Picture] = []
     if seen.sites is not None:
         drawn.append(site_map(seen.sites, seen.outline))
+    if seen.lens is not None:
+        drawn.append(lens_map(seen.lens))
     if seen.attention is not None:
         drawn += attention(seen.attention)
     return tuple(drawn)
@@ -93,6 +99,38 @@ def _enough(values: Mapping[K, float], share: float) -> list[K]:
         if reached >= share * total:
             break
     return found
+
+
+def lens_map(seen: Lens) -> Picture:
+    """Draw what each layer would say after the last positions."""
+    first = max(0, len(seen.positions) - _LENS_SHOWN)
+    before, after = (
+        [
+            [Said(visible(token), p) for token, p in zip(tokens, sure, strict=True)]
+            for tokens, sure in zip(
+                side.tokens[first:], side.probability[first:].tolist(), strict=True
+            )
+        ]
+        for side in (seen.before, seen.after)
+    )
+    decisions = seen.decisions[first:]
+    last = decisions[-1]
+    old, new = visible(last.token_before), visible(last.token_after)
+    return lens(
+        before,
+        after,
+        [visible(decision.token) for decision in decisions],
+        [(decision.before, decision.after) for decision in decisions],
+        title=("The lens: on the way to the next word", "Линза: на пути к следующему слову"),
+        says=(
+            f"If the model had to stop at a layer, it would say this; the frame marks where it "
+            f"has made up its mind. At the end it says “{old}” before, decided at layer "
+            f"{last.before} of {seen.depth}, and “{new}” after, decided at layer {last.after}.",
+            f"Это модель сказала бы, остановись она на слое; рамка там, где она уже решила. В "
+            f"конце она говорит «{old}» до (решено на слое {last.before} из {seen.depth}) и "
+            f"«{new}» после (решено на слое {last.after}).",
+        ),
+    )
 
 
 def attention(shift: AttentionShift) -> list[Picture]:
