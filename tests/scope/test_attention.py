@@ -144,6 +144,9 @@ def test_one_row_at_a_time_is_that_row_of_the_whole(llama):
     room = 8 * 3 * 4 * len(ids)
     assert look_at_attention(change, ids, most_bytes=room).queries == ()
     assert look_at_attention(change, ids, query=5, most_bytes=room).queries == (5,)
+    assert some.row(3)["after"] == whole.after[:, :, 3].tolist()
+    with pytest.raises(InputError, match="position 4 was not kept"):
+        some.row(4)
     with pytest.raises(InputError, match="Ask for 1 at a time"):
         look_at_attention(change, ids, query=[5, 6], most_bytes=room)
     with pytest.raises(InputError, match="Position 99 is not in this text"):
@@ -199,3 +202,14 @@ def test_a_base_whose_attention_is_its_own_affair_is_refused(llama, monkeypatch)
     )
     with pytest.raises(InputError, match="cannot be seen"):
         look_at_attention(Change(other, on(other, SITES["llama"][0])), ids_of(other))
+
+
+def test_the_demo_base_is_seen_as_transformers_sees_it(demo_base):
+    change = Change(demo_base, on(demo_base, "model.layers.15.self_attn.q_proj"))
+    ids = ids_of(demo_base, "Тишина говорит громче. Silence speaks.")
+    seen = look_at_attention(change, ids)
+    theirs = eager_maps(change, ids)
+    torch.testing.assert_close(seen.before, theirs[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen.after, theirs[1], atol=1e-5, rtol=0)
+    assert [each.layer for each in seen.touched if each.queries] == [15]
+    assert int(seen.direct.max(1).values.argmax()) == 15

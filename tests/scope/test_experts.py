@@ -87,3 +87,10 @@ def test_without_effect_nothing_moves_at_all():
         assert not bool(layer.kl.any())
         assert bool((layer.overlap == 1).all())
         assert layer.gained == layer.lost == ()
+
+
+def test_routers_that_are_not_handed_out_are_said_to_be_so(monkeypatch):
+    base = build("mixtral")
+    change = Change(base, on(base, "model.layers.0.self_attn.v_proj"))
+    monkeypatch.setattr("loratelier.scope.experts.router_scores", lambda *_: None)
+    assert "does not hand out" in look_at_experts(change, [5, 6, 7]).reason

@@ -168,3 +168,14 @@ def test_what_cannot_be_looked_at_is_said():
         look_at_lens(change, ids, positions=[])
     with pytest.raises(InputError, match="no token 300"):
         look_at_lens(change, ids, track=[300])
+
+
+def test_the_demo_bases_last_row_is_its_own_output(demo_base):
+    change = Change(demo_base, on(demo_base, "model.layers.15.mlp.down_proj"))
+    ids = ids_of(demo_base, "Столица Франции: Paris. The capital of Italy is")
+    lens = look_at_lens(change, ids, positions=[-2, -1])
+    shares = own_logits(change, ids)[:, -2:].softmax(-1)
+    torch.testing.assert_close(lens.before.probability[:, -1], shares[0].amax(-1))
+    torch.testing.assert_close(lens.after.probability[:, -1], shares[1].amax(-1))
+    assert lens.kl[:, :16].max() < 1e-6 < lens.kl[:, 16:].min()
+    assert lens.before.tokens[-1][-1] == demo_base.tokenizer.decode(shares[0, -1].argmax())

@@ -134,6 +134,11 @@ class Routing:
     chosen: int
 
 
+def has_experts(model: Any) -> bool:
+    """Whether a model is a mixture of experts."""
+    return bool(_layers_with_experts(model))
+
+
 def router_scores(model: Any, ids: Tensor) -> Routing | None:
     """Read token rows and return the routers' scores; None for a model that hands none out.
 
@@ -141,8 +146,7 @@ def router_scores(model: Any, ids: Tensor) -> Routing | None:
         model: a transformers causal model.
         ids: int64 [rows, T].
     """
-    blocks = [block_of(name) for name in expert_parameters(model)]
-    layers = tuple(sorted({block for block in blocks if block is not None}))
+    layers = _layers_with_experts(model)
     if not layers:
         return None
     seen = model(input_ids=ids, use_cache=False, logits_to_keep=1, output_router_logits=True)
@@ -151,3 +155,8 @@ def router_scores(model: Any, ids: Tensor) -> Routing | None:
         return None
     shaped = tuple(each.reshape(*ids.shape, -1) for each in scores)
     return Routing(layers, shaped, int(model.config.get_text_config().num_experts_per_tok))
+
+
+def _layers_with_experts(model: Any) -> tuple[int, ...]:
+    blocks = [block_of(name) for name in expert_parameters(model)]
+    return tuple(sorted({block for block in blocks if block is not None}))

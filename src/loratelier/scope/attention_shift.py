@@ -5,6 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from loratelier.kit.errors import InputError
+from loratelier.scope.pieces import visible
+
 
 @dataclass(frozen=True)
 class Gaze:
@@ -128,10 +131,11 @@ class AttentionShift:
         ]
         if self.moves:
             first = self.moves[0]
+            at, to = visible(first.at_token), visible(first.to_token)
             said.append(
                 f"The largest single move: in head {first.head} of layer {first.layer} "
-                f"'{first.at_token}' looks at '{first.to_token}' with {first.after:.1%} of its "
-                f"attention instead of {first.before:.1%}"
+                f"'{at}' looks at '{to}' with {first.after:.1%} of its attention instead of "
+                f"{first.before:.1%}"
             )
         if self.together:
             said.append(
@@ -140,13 +144,31 @@ class AttentionShift:
             )
         return tuple(said)
 
+    def row(self, position: int) -> dict[str, Any]:
+        """Return one kept row as plain data: ``{position before after}``, each [L][H][T].
+
+        Raises:
+            InputError: the row was not kept.
+        """
+        if position not in self.queries:
+            raise InputError(
+                f"The attention of position {position} was not kept", "Ask for it with query"
+            )
+        number = self.queries.index(position)
+        return {
+            "position": position,
+            "before": self.before[:, :, number].tolist(),
+            "after": self.after[:, :, number].tolist(),
+        }
+
     def to_json(self) -> dict[str, Any]:
-        """Return the summaries, and the rows that were asked for, as plain data.
+        """Return the summaries as plain data.
 
         ``by_layer`` [L], ``by_head`` and ``direct`` [L][H], ``by_query`` [L][T] (the mean over
         heads), ``moves`` and ``pairs`` as lists of ``{at to at_token to_token layer head before
         after}``, ``touched`` as ``{layer queries keys values}``, ``together`` as ``{layer:
-        groups}``. Whole maps are not in it: they are :attr:`before` and :attr:`after`.
+        groups}``. Whole maps are not in it: they are :attr:`before` and :attr:`after`, and by
+        position :meth:`row`.
         """
         return {
             "effect": self.effect,

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loratelier.base.inside import router_scores
+from loratelier.base.inside import has_experts, router_scores
 from loratelier.kit.errors import InputError
 from loratelier.scope.change import Change
 from loratelier.scope.compare import divergence
 
-DENSE = "This base has no experts whose routers can be asked: every token goes the same way"
+DENSE = "This base has no experts: every token goes the same way"
+SILENT = "This base has experts, and its code does not hand out what its routers say"
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def look_at_experts(change: Change, ids: Sequence[int], *, top: int = 3) -> Expe
     with change.together():
         routing = router_scores(change.base.model, batch)
     if routing is None:
-        return Experts(effect=change.effect, layers=None, chosen=0, reason=DENSE)
+        reason = SILENT if has_experts(change.base.model) else DENSE
+        return Experts(effect=change.effect, layers=None, chosen=0, reason=reason)
     layers = tuple(
         _layer(layer, scores.float(), routing.chosen, top)
         for layer, scores in zip(routing.layers, routing.scores, strict=True)

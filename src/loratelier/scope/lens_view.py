@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loratelier.scope.pieces import visible
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
@@ -169,16 +171,16 @@ class Lens:
         if not self.effect:
             return ("At no layer is anything else expected: before and after are the same",)
         summary, last = self.summary, self.decisions[-1]
-        if last.token_before == last.token_after:
+        at, old, new = map(visible, (last.token, last.token_before, last.token_after))
+        if old == new:
             headline = (
-                f"After '{last.token}' comes '{last.token_before}' before and after: decided "
-                f"from layer {last.before} of {self.depth} on before, from {last.after} on after"
+                f"After '{at}' comes '{old}' before and after: decided from layer {last.before} "
+                f"of {self.depth} on before, from {last.after} on after"
             )
         else:
             headline = (
-                f"After '{last.token}' comes '{last.token_before}' before, decided from layer "
-                f"{last.before} of {self.depth} on, and '{last.token_after}' after, from layer "
-                f"{last.after} on"
+                f"After '{at}' comes '{old}' before, decided from layer {last.before} of "
+                f"{self.depth} on, and '{new}' after, from layer {last.after} on"
             )
         said = (
             f"Over {summary['positions']} positions the next token is decided at layer "
