@@ -99,7 +99,8 @@ def look_at_overlap(stream: Stream, found: Mapping[str, Svd]) -> tuple[Overlap, 
 
 def _basis(directions: Tensor, scale: Tensor) -> Tensor:
     """Return an orthonormal basis of directions as they lie in the stream: float64 [d, k]."""
-    return torch.linalg.qr(directions * scale.double()[:, None])[0]
+    basis: Tensor = torch.linalg.qr(directions * scale.double()[:, None])[0]
+    return basis
 
 
 def _some(bases: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from loratelier.base.stream import Stream
@@ -74,36 +75,53 @@ def look_at_pointing(
         directions: how many of a site.
         tokens: how many at either end.
     """
-    pieces = Pieces(tokenizer)
-    known = len(tokenizer)
-    made: dict[str, tuple[Pointing, ...]] = {}
+    pieces, known = Pieces(tokenizer), len(tokenizer)
+    written: dict[str, Tensor] = {}
+    read: dict[str, Tensor] = {}
     for site, each in found.items():
         if site in stream.writers and stream.unembedding is not None:
-            ways = each.out[:, :directions].float()
-            ways = ways * (stream.writers[site] * stream.final)[:, None]
-            scores = stream.unembedding[:known] @ ways
-            made[site] = _named("writes", each, scores - scores.mean(0), pieces, tokens)
-        elif site in stream.readers and "." in site:
+            scale = stream.writers[site] * stream.final
+            written[site] = each.out[:, :directions].float() * scale[:, None]
+        elif site in stream.readers:
             ways = each.into[:, :directions].float() * stream.readers[site][:, None]
-            lengths = stream.embedding[:known].norm(dim=1, keepdim=True)
-            scores = stream.embedding[:known] @ (ways / ways.norm(dim=0)) / lengths
-            made[site] = _named("reads", each, scores, pieces, tokens)
-    return made
+            read[site] = ways / ways.norm(dim=0)
+    scores: dict[str, Tensor] = {}
+    if written and stream.unembedding is not None:
+        made = _all_at_once(stream.unembedding[:known], written)
+        scores |= {site: each - each.mean(1, keepdim=True) for site, each in made.items()}
+    if read:
+        rows = stream.embedding[:known]
+        scores |= _all_at_once(rows / rows.norm(dim=1, keepdim=True), read)
+    return {
+        site: _named("writes" if site in written else "reads", each, scores[site], pieces, tokens)
+        for site, each in found.items()
+        if site in scores
+    }
+
+
+def _all_at_once(rows: Tensor, ways: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the products of token rows [V, d] with ways [d, n] of all sites: site -> [n, V].
+
+    One product over the vocabulary rather than one a site, which would read all rows each time.
+    """
+    sizes = [each.shape[1] for each in ways.values()]
+    scores = torch.cat(list(ways.values()), dim=1).T @ rows.T
+    return dict(zip(ways, scores.split(sizes), strict=True))
 
 
 def _named(
     kind: Literal["writes", "reads"], each: Svd, scores: Tensor, pieces: Pieces, tokens: int
 ) -> tuple[Pointing, ...]:
-    count = min(tokens, scores.shape[0])
+    count = min(tokens, scores.shape[1])
     return tuple(
         Pointing(
             kind=kind,
             direction=n + 1,
             value=float(each.values[n]),
-            top=_pointed(scores[:, n].topk(count), pieces, 1),
-            bottom=_pointed((-scores[:, n]).topk(count), pieces, -1),
+            top=_pointed(own.topk(count), pieces, 1),
+            bottom=_pointed((-own).topk(count), pieces, -1),
         )
-        for n in range(scores.shape[1])
+        for n, own in enumerate(scores)
     )
 
 
