@@ -25,6 +25,7 @@ from loratelier.base import Base
 from loratelier.kit.errors import InputError
 from loratelier.scope.change import Change
 from loratelier.scope.compare import divergence
+from loratelier.scope.continuations import Continuations
 from loratelier.scope.pieces import Pieces
 from loratelier.scope.reading import Text, logits_at
 from loratelier.scope.spellings import continuation_ids, require_room, spellings
@@ -155,26 +156,8 @@ def _sequences(
     combine: Callable[[Tensor], Tensor],
 ) -> Target:
     """Return a target of the log-probabilities of continuations: combine takes [..., n]."""
-    heads = [tokens[:-1] for tokens in continuations]
-    # A row that goes on further shows the places of a shorter one too.
-    needed = [h for h in dict.fromkeys(heads) if not any(_goes_on(h, other) for other in heads)]
-    kept = max(map(len, needed)) + 1
-    require_room(base, len(ids) + kept - 1, "The prompt with what is looked for")
-    row_of = [next(n for n, row in enumerate(needed) if row[: len(h)] == h) for h in heads]
-
-    def score(logits: Tensor) -> Tensor:
-        likely = logits.double().log_softmax(-1)
-        own = [
-            sum((likely[..., row, at, token] for at, token in enumerate(tokens)), torch.zeros(()))
-            for row, tokens in zip(row_of, continuations, strict=True)
-        ]
-        return combine(torch.stack(own, dim=-1))
-
-    return Target(words, unit, Text(tuple((*ids, *row) for row in needed), kept), score)
-
-
-def _goes_on(head: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return len(other) > len(head) and other[: len(head)] == head
+    read = Continuations.after(base, ids, continuations)
+    return Target(words, unit, read.text, lambda logits: combine(read.likely(logits)))
 
 
 @torch.no_grad()
