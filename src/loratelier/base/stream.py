@@ -59,7 +59,7 @@ def residual_stream(model: Any) -> Stream:
         name: _scale(norm, width)
         for name, given in seen.given.items()
         for norm, _, made in seen.normed
-        if given is made
+        if _same(given, made)
     }
     known = layers(model)
     writers = {
@@ -67,7 +67,7 @@ def residual_stream(model: Any) -> Stream:
         for name, made in seen.made.items()
         if known[name].d_out == width and name not in readers and block_of(name) is not None
     }
-    final = next((norm for norm, _, made in seen.normed if made is last), None)
+    final = next((norm for norm, _, made in seen.normed if _same(made, last)), None)
     head = model.get_output_embeddings()
     return Stream(
         readers=readers,
@@ -119,6 +119,11 @@ def _watched(model: nn.Module, width: int) -> Iterator[_Seen]:
             hook.remove()
 
 
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same numbers in memory; some models look at one in two shapes."""
+    return one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
+
+
 def _is_norm(module: nn.Module, width: int) -> bool:
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.shape == (width,)
@@ -126,7 +131,7 @@ def _is_norm(module: nn.Module, width: int) -> bool:
 
 def _after(seen: _Seen, made: Tensor, width: int) -> Tensor:
     """Return the scale of the norm that a layer's output goes through, as in Gemma; else ones."""
-    norm = next((each for each, given, _ in seen.normed if given is made), None)
+    norm = next((each for each, given, _ in seen.normed if _same(given, made)), None)
     return torch.ones(width) if norm is None else _scale(norm, width)
 
 

@@ -41,7 +41,7 @@ class Overlap:
         mean: over all pairs.
         chance: what random subspaces of these sizes would have on average.
         strongest: the pairs that overlap most, falling.
-        rows: the sites of the rows of ``matrix``.
+        rows: the sites of the rows of ``matrix``, in the order in which the model calls them.
         columns: the sites of its columns; the same ones, but for outputs with later inputs.
         matrix: overlap of each pair, rounded to four places; None where two sites are no pair.
     """
@@ -80,14 +80,18 @@ def look_at_overlap(stream: Stream, found: Mapping[str, Svd]) -> tuple[Overlap, 
         stream: of the base.
         found: site -> the singular directions of its update.
     """
+    called = [site for site in stream.order if site in found and len(found[site].values)]
     outputs = {
-        s: _basis(each.out, stream.writers[s]) for s, each in found.items() if s in stream.writers
+        site: _basis(found[site].out, stream.writers[site])
+        for site in called
+        if site in stream.writers
     }
     inputs = {
-        s: _basis(each.into, stream.readers[s]) for s, each in found.items() if s in stream.readers
+        site: _basis(found[site].into, stream.readers[site])
+        for site in called
+        if site in stream.readers
     }
-    outputs, inputs = _some(outputs), _some(inputs)
-    turn = {site: n for n, site in enumerate(stream.order)}
+    turn = {site: n for n, site in enumerate(called)}
     later = torch.tensor([[turn[one] < turn[other] for other in inputs] for one in outputs])
     made = (
         _overlap("outputs", outputs, outputs, _above(len(outputs))),
@@ -101,11 +105,6 @@ def _basis(directions: Tensor, scale: Tensor) -> Tensor:
     """Return an orthonormal basis of directions as they lie in the stream: float64 [d, k]."""
     basis: Tensor = torch.linalg.qr(directions * scale.double()[:, None])[0]
     return basis
-
-
-def _some(bases: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out the sites whose update is zero."""
-    return {site: basis for site, basis in bases.items() if basis.shape[1]}
 
 
 def _above(count: int) -> Tensor:

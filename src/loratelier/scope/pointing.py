@@ -91,7 +91,9 @@ def look_at_pointing(
         scores |= {site: each - each.mean(1, keepdim=True) for site, each in made.items()}
     if read:
         rows = stream.embedding[:known]
-        scores |= _all_at_once(rows / rows.norm(dim=1, keepdim=True), read)
+        # The row of a padding token may be zero, which is perpendicular to everything.
+        lengths = rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        scores |= _all_at_once(rows / lengths, read)
     return {
         site: _named("writes" if site in written else "reads", each, scores[site], pieces, tokens)
         for site, each in found.items()
