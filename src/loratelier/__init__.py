@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loratelier.adapter import Adapter
     from loratelier.bank import AdapterBank
     from loratelier.base import Base, load_base, with_tokens
+    from loratelier.compose import merge_adapters
     from loratelier.corpus import Corpus, build_corpus, repair_text
     from loratelier.kit.errors import InputError
     from loratelier.scope import Attribution, Inspection, attribute, inspect_prompt
@@ -31,6 +32,7 @@ __all__ = [
     "build_corpus",
     "inspect_prompt",
     "load_base",
+    "merge_adapters",
     "repair_text",
     "train",
     "with_tokens",
@@ -49,6 +51,7 @@ _ROOM_OF = {
     "build_corpus": "loratelier.corpus",
     "inspect_prompt": "loratelier.scope",
     "load_base": "loratelier.base",
+    "merge_adapters": "loratelier.compose",
     "repair_text": "loratelier.corpus",
     "train": "loratelier.train",
     "with_tokens": "loratelier.base",

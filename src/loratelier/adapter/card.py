@@ -43,6 +43,10 @@ class Card(Strict):
     counts as unproven for every base. ``effect`` is written when the adapter is saved, for readers
     that have only the card; what is here decides by the tensors. ``tokens`` are words that the
     adapter brought as new tokens, with their numbers: ``with_tokens`` gives them to a base.
+
+    Of a merge: ``parents`` with their weights, the ``method``, the ``basis`` that its result
+    belongs to, the relative ``truncation_error`` of its rank over all sites, and under ``merge``
+    the options, that error by site, and what was checked.
     """
 
     card_version: Literal[1] = 1
@@ -56,6 +60,10 @@ class Card(Strict):
     effect: bool | None = None
     verdict: dict[str, Any] | None = None
     parents: list[dict[str, Any]] = Field(default_factory=list)
+    method: str | None = None
+    basis: str | None = None
+    truncation_error: float | None = None
+    merge: dict[str, Any] = Field(default_factory=dict)
     created: str | None = None
     notes: list[str] = Field(default_factory=list)
 
