@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from loratelier.adapter import Adapter
     from loratelier.bank import AdapterBank
     from loratelier.base import Base, load_base, with_tokens
-    from loratelier.compose import merge_adapters
+    from loratelier.compose import Conflict, compare_adapters, merge_adapters
     from loratelier.corpus import Corpus, build_corpus, repair_text
     from loratelier.kit.errors import InputError
     from loratelier.scope import Attribution, Inspection, attribute, inspect_prompt
@@ -24,12 +24,14 @@ __all__ = [
     "AdapterBank",
     "Attribution",
     "Base",
+    "Conflict",
     "Corpus",
     "InputError",
     "Inspection",
     "Recipe",
     "attribute",
     "build_corpus",
+    "compare_adapters",
     "inspect_prompt",
     "load_base",
     "merge_adapters",
@@ -43,12 +45,14 @@ _ROOM_OF = {
     "AdapterBank": "loratelier.bank",
     "Attribution": "loratelier.scope",
     "Base": "loratelier.base",
+    "Conflict": "loratelier.compose",
     "Corpus": "loratelier.corpus",
     "InputError": "loratelier.kit.errors",
     "Inspection": "loratelier.scope",
     "Recipe": "loratelier.train",
     "attribute": "loratelier.scope",
     "build_corpus": "loratelier.corpus",
+    "compare_adapters": "loratelier.compose",
     "inspect_prompt": "loratelier.scope",
     "load_base": "loratelier.base",
     "merge_adapters": "loratelier.compose",

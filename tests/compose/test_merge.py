@@ -114,6 +114,7 @@ def test_a_rank_keeps_the_best_approximation_and_says_what_it_cost():
         lost, whole = lost + (sigmas[3:] ** 2).sum(), whole + (sigmas**2).sum()
     assert merged.card.truncation_error == pytest.approx((lost / whole) ** 0.5)
     assert merged.rank == 3
+    assert "truncation" in [check["name"] for check in merged.card.merge["checks"]]
 
 
 def test_cat_keeps_ranks_and_linear_finds_the_true_one():

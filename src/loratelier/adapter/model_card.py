@@ -39,6 +39,12 @@ def render(
             f"- Corpus: {card.corpus.rows} rows of {card.corpus.conversations} conversations, "
             f"{len(card.corpus.files)} files ({card.corpus.hash})"
         )
+    if card.method and card.truncation_error is not None:
+        parents = ", ".join(f"{each.get('name')} × {each.get('weight')}" for each in card.parents)
+        facts.append(
+            f"- Merged by {card.method} of {parents}; truncation error "
+            f"{card.truncation_error:.2%}; basis: {card.basis}"
+        )
     if card.seed is not None:
         facts.append(f"- Seed {card.seed}")
     if card.tokens:

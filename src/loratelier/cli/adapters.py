@@ -115,7 +115,9 @@ def _show(
                 f"({m['general_bpb_change']:+.2%})",
             )
         )
-    lines += [("Parent", str(parent)) for parent in card.parents]
+    if card.method and card.truncation_error is not None:
+        lines.append(("Merged", f"{card.method}, truncation error {card.truncation_error:.2%}"))
+    lines += [("Parent", _parent(parent)) for parent in card.parents]
     lines += [("Made", card.created or "unknown")]
     if not adapter.has_effect:
         lines.append(("Effect", NO_EFFECT))
@@ -221,6 +223,13 @@ def _remove(
         print_json({"name": name, "removed": True})
         return
     out.print(f"'{name}' is gone.", markup=False)
+
+
+def _parent(parent: dict[str, Any]) -> str:
+    """Say an adapter's parent: its name with its weight in a merge, else what the card says."""
+    if {"name", "weight", "digest"} <= parent.keys():
+        return f"{parent['name']} × {parent['weight']} ({parent['digest']})"
+    return str(parent)
 
 
 def _facts(adapter: "Adapter") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from loratelier import __version__
-from loratelier.cli import adapters, bases, chat, corpus, demo, inspect, teach, train
+from loratelier.cli import adapters, bases, chat, compose, corpus, demo, inspect, teach, train
 from loratelier.cli.console import err, out
 from loratelier.cli.reporting import reporter
 from loratelier.kit.errors import InputError
@@ -29,6 +29,7 @@ train.register(app)
 teach.register(app)
 app.add_typer(adapters.app, name="adapters")
 inspect.register(app)
+compose.register(app)
 chat.register(app)
 demo.register(app)
 

@@ -130,24 +130,40 @@ def _apart(merged: Spectrum, expected: Merged) -> float:
     return distance(merged.pair(None), expected) / (norm or 1.0)
 
 
-def stored(adapter: Adapter, expected: Mapping[str, tuple[Merged, float]]) -> Check:
-    """Hold that what is stored at every site is the merge up to what the rank leaves out.
+def stored(adapter: Adapter, kept: Mapping[str, Merged]) -> Check:
+    """Hold that what is stored at every site, in float32, is what was made of it in float64.
 
     Args:
         adapter: the result.
-        expected: site -> the whole merge as a pair, and what its rank leaves out, in norm.
+        kept: site -> its pair.
 
     Raises:
         CheckFailed: it is not.
     """
-    worst, where = 0.0, ""
-    for site, (whole, lost) in expected.items():
+    off = {}
+    for site, pair in kept.items():
         down, up = adapter.tensors[site]
-        kept = (down.double(), adapter.scaling(site) * up.double())
-        off = abs(distance(kept, whole) - lost) / (norm_of(whole) or 1.0)
-        if not off <= worst:
-            worst, where = off, site
-    return _passed(Check("stored", worst, STORED, len(expected)), where)
+        own = (down.double(), adapter.scaling(site) * up.double())
+        off[site] = distance(own, pair) / (norm_of(pair) or 1.0)
+    worst = max(off, key=lambda site: off[site])
+    return _passed(Check("stored", off[worst], STORED, len(off)), worst)
+
+
+def truncated(sites: Mapping[str, tuple[Merged, Merged, float]]) -> Check:
+    """Hold that a rank leaves out at every site what it is said to leave out.
+
+    Args:
+        sites: site -> the pair that is kept, the whole of it, and the norm of what is left out.
+
+    Raises:
+        CheckFailed: it does not.
+    """
+    off = {
+        site: abs(distance(kept, whole) - lost) / (norm_of(whole) or 1.0)
+        for site, (kept, whole, lost) in sites.items()
+    }
+    worst = max(off, key=lambda site: off[site])
+    return _passed(Check("truncation", off[worst], EXACT, len(off)), worst)
 
 
 @torch.no_grad()

@@ -93,7 +93,11 @@ def merge_adapters(
             merged[site] = _merged(site, parts, plan)
             bar.advance()
     result = _adapter(adapters, merged, plan, name)
-    held.append(checks.stored(result, {site: (m.whole, m.lost) for site, m in merged.items()}))
+    held.append(checks.stored(result, {site: each.kept for site, each in merged.items()}))
+    if rank is not None:
+        held.append(
+            checks.truncated({s: (each.kept, each.whole, each.lost) for s, each in merged.items()})
+        )
     if base is not None and method in ("linear", "cat") and rank is None:
         found = checks.mixture(base, adapters, result)
         held += [found] if found else []
