@@ -6,6 +6,7 @@ from loratelier.compose.conflict import Conflict, compare_adapters
 from loratelier.compose.interference import Interference
 from loratelier.compose.merge import merge_adapters
 from loratelier.compose.plan import METHODS
+from loratelier.compose.search import Search, search_merge
 
 __all__ = [
     "METHODS",
@@ -13,7 +14,9 @@ __all__ = [
     "CheckFailed",
     "Conflict",
     "Interference",
+    "Search",
     "Thresholds",
     "compare_adapters",
     "merge_adapters",
+    "search_merge",
 ]

@@ -84,7 +84,7 @@ def measure_interference(
         if merged is not None:
             bank.add(MERGED, merged)
         for adapter, rows in held_out.items():
-            examples = _examples(base, adapter, rows)
+            examples = examples_of(base, adapter, rows)
             mixes = {
                 BASE: {},
                 ALONE: {names[adapter]: 1.0},
@@ -117,7 +117,12 @@ def losses_by_row(base: Base, examples: Sequence[Example], what: str) -> Tensor:
     return torch.cat(sums)
 
 
-def _examples(base: Base, adapter: Adapter, rows: Rows) -> list[Example]:
+def examples_of(base: Base, adapter: Adapter, rows: Rows) -> list[Example]:
+    """Return an adapter's held-out rows, tokenized; those that the base cannot read are left out.
+
+    Raises:
+        InputError: none is left.
+    """
     if isinstance(rows, Corpus):
         table = rows.rows.select(["id", "messages", "text", "conversation", "split"])
         found = [
