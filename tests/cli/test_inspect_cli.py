@@ -1,8 +1,10 @@
 """``loratelier inspect`` as a person runs it."""
 
 import json
+import re
 import sys
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
@@ -102,3 +104,63 @@ def test_a_base_may_be_named(run, stored, tiny_base_dir):
     assert status == 0
     document = json.loads(out)
     assert document["text"] == "Hi" and document["continuations"]["given"]["text"] == "!"
+
+
+def test_pictures_are_written_as_files_that_open_by_themselves(run, stored, tmp_path):
+    folder = tmp_path / "pictures"
+    status, out, _ = run(
+        "inspect", "loud", "--prompt", "Hi", "--max-new-tokens", 3, "--svg", folder,
+        "--language", "ru",
+    )  # fmt: skip
+    assert status == 0
+    names = {path.stem for path in folder.iterdir()}
+    assert names == {"place", "sites", "lens", "heads", "looks"}
+    for path in folder.iterdir():
+        drawn = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+        assert drawn.get("lang") == "ru"
+        told = drawn.find("{http://www.w3.org/2000/svg}desc").text
+        assert re.search("[а-я]{4}", told)
+        assert str(path) in out
+
+
+def test_words_are_followed_and_what_is_not_looked_at_is_null(run, stored):
+    status, out, _ = run(
+        "inspect", "loud", "--prompt", "Hi", "--max-new-tokens", 3, "--look", "weights",
+        "--keywords", "sea, море", "--json",
+    )  # fmt: skip
+    assert status == 0
+    document = json.loads(out)
+    assert [word["word"] for word in document["keywords"]] == ["sea", "море"]
+    assert document["attention"] is document["lens"] is document["sites"] is None
+    assert len(document["weights"]["sites"]) == 4
+
+
+def test_many_prompts_and_two_adapters(run, stored, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("Why?\n\nКто там?\n", encoding="utf-8")
+    status, out, _ = run("inspect", "loud", "--prompts", path, "--before", "silent", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert (len(document["texts"]), document["before"]) == (2, "silent")
+    assert document["kl"] > 0
+    status, out, _ = run("inspect", "loud", "--prompts", path)
+    assert status == 0
+    assert "Over 2 texts" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Give one of --prompt, --prompts and --corpus"),
+        (("--prompt", "a", "--corpus", "b"), "Give one of --prompt, --prompts and --corpus"),
+        (("--prompt", "a", "--look", "atention"), "attention"),
+        (("--prompt", "a", "--language", "de"), "It is en or ru"),
+        (("--prompts", "nowhere.txt"), "nowhere.txt cannot be read"),
+        (("--corpus", "c", "--html", "x.html"), "--html is for another kind of reading"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(run, stored, arguments, said):
+    status, _, err = run("inspect", "loud", *arguments)
+    assert status == 2
+    assert said in " ".join(err.split())

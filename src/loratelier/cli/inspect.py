@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loratelier.cli.console import Json, err, out, print_json
+from loratelier.cli.inspect_many import survey_many
 from loratelier.kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,17 @@ def register(app: typer.Typer) -> None:
 
 def _inspect(
     adapter: Annotated[str, typer.Argument(help="A name in the store, or an adapter's folder.")],
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    prompt: Annotated[str | None, typer.Option(help="What to ask.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Many instead of one: a prompt a line, or JSONL with messages."),
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Many instead of one: the answers of a corpus' rows.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of the corpus, the rows of this split alone.")
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="The base; without it the one that the card names.")
     ] = None,
@@ -38,43 +49,115 @@ def _inspect(
         str | None, typer.Option(help="A text after the prompt to score as well.")
     ] = None,
     strength: Annotated[float, typer.Option(help="From -2 to 4; 1 is as trained.")] = 1.0,
+    look: Annotated[
+        str,
+        typer.Option(help="Parts inside the model, with commas between; 'none' for answers alone."),
+    ] = "attention,lens,sites,weights,experts",
+    target: Annotated[
+        str | None,
+        typer.Option(help="What the sites explain: ' Paris', or ' Paris| London' for a contrast."),
+    ] = None,
+    keywords: Annotated[
+        str | None, typer.Option(help="Words to follow, with commas between.")
+    ] = None,
     top: Annotated[int, typer.Option(help="Tokens that rose and fell to keep.")] = 8,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of each answer.")] = 60,
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Write each picture into this folder.")] = None,
+    language: Annotated[str, typer.Option(help="Of the pictures in files: en or ru.")] = "en",
     json: Json = False,
 ) -> None:
-    """Show what an adapter changes on a prompt: the answers, and every token's expectations."""
+    """Show what an adapter changes on a prompt: the answers, every token, and inside the model."""
     from loratelier.adapter import store
     from loratelier.base import load_base
-    from loratelier.kit.files import write_atomic
     from loratelier.scope import inspect_prompt
 
-    if html is not None and html.is_dir():
-        raise InputError(f"{html} is a folder", "Give a file, such as report.html")
+    _require_one(prompt, prompts, corpus)
+    for path, kind in ((html, "folder"), (svg, "file")):
+        if path is not None and (path.is_dir() if kind == "folder" else path.is_file()):
+            raise InputError(f"{path} is a {kind}", "Give another name")
+    if language not in ("en", "ru"):
+        raise InputError(f"There is no language '{language}' here", "It is en or ru")
     worn = store.open(adapter)
     spec = base or worn.card.base.spec
     if spec is None:
         raise InputError(f"The card of '{worn.name}' names no base", "Give it with --base")
+    other = store.open(before) if before is not None else None
+    if prompt is None:
+        _refuse_unused(continuation=continuation, target=target, keywords=keywords)
+        _refuse_unused(html=html, svg=svg)
+        survey_many(
+            load_base(spec),
+            worn,
+            before=other,
+            prompts=prompts,
+            corpus=corpus,
+            split=split,
+            strength=strength,
+            top=top,
+            raw=raw,
+            system=system,
+            as_json=json,
+        )
+        return
+    _refuse_unused(split=split)
     seen = inspect_prompt(
         load_base(spec),
         worn,
         prompt,
-        before=store.open(before) if before is not None else None,
+        before=other,
         raw=raw,
         system=system,
         continuation=continuation,
         top=top,
         max_new_tokens=max_new_tokens,
         strength=strength,
+        parts=() if look == "none" else [part.strip() for part in look.split(",")],
+        target=_target(target),
+        keywords=[word.strip() for word in keywords.split(",")] if keywords else (),
     )
-    if html is not None:
-        write_atomic(html, seen.to_html())
+    written = _write(seen, html, svg, language)
     if json:
         print_json(seen.to_json())
     else:
         _print(seen)
+    for path in written:
+        (err if json else out).print(f"Written: {path}", markup=False, soft_wrap=True)
+
+
+def _require_one(*ways: object) -> None:
+    if sum(way is not None for way in ways) != 1:
+        raise InputError(
+            "What is to be read is given once", "Give one of --prompt, --prompts and --corpus"
+        )
+
+
+def _refuse_unused(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"--{name} is for another kind of reading", "Leave it out")
+
+
+def _target(asked: str | None) -> "str | tuple[str, str] | None":
+    if asked is None or "|" not in asked:
+        return asked
+    toward, _, against = asked.partition("|")
+    return toward, against
+
+
+def _write(seen: "Inspection", html: Path | None, svg: Path | None, language: str) -> list[Path]:
+    from loratelier.kit.files import write_atomic
+    from loratelier.scope.pictures.book import pictures
+
+    written = []
     if html is not None:
-        (err if json else out).print(f"Page: {html}", markup=False, soft_wrap=True)
+        write_atomic(html, seen.to_html())
+        written.append(html)
+    if svg is not None:
+        for picture in pictures(seen):
+            written.append(svg / f"{picture.name}.svg")
+            write_atomic(written[-1], picture.to_svg(language))
+    return written
 
 
 def _print(seen: "Inspection") -> None:
@@ -88,10 +171,32 @@ def _print(seen: "Inspection") -> None:
         answers.add_column(title, ratio=1)
     answers.add_row(_answer(seen, "base"), _answer(seen, "adapter"))
     out.print(answers)
-    for sentence in rest:
+    for sentence in (*rest, *_inside(seen)):
         out.print(sentence, markup=False)
+    if seen.keywords:
+        out.print(_keywords(seen))
     if seen.effect:
         out.print(_places(seen))
+
+
+def _inside(seen: "Inspection") -> list[str]:
+    """Return the sentences that stand under the page's pictures."""
+    from loratelier.scope.pictures.book import pictures
+
+    return [picture.says[0] for picture in pictures(seen)]
+
+
+def _keywords(seen: "Inspection") -> object:
+    from rich.table import Table
+
+    from loratelier.scope.wording import percent
+
+    table = Table(title="Words, as what comes next after the prompt")
+    for name in ("Word", "Before", "After"):
+        table.add_column(name, justify="left" if name == "Word" else "right")
+    for keyword in seen.keywords:
+        table.add_row(keyword.word, percent(keyword.before), percent(keyword.after))
+    return table
 
 
 def _answer(seen: "Inspection", side: str) -> "Text":

@@ -1,4 +1,4 @@
-"""What an adapter changes inside the model on one text: attention, layers, sites, experts."""
+"""What an adapter changes inside the model on one text: attention, layers, sites, weights."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,9 @@ from loratelier.scope.experts import Experts, look_at_experts
 from loratelier.scope.lens import look_at_lens
 from loratelier.scope.lens_view import Lens
 from loratelier.scope.targets import Asked
+from loratelier.scope.weights import Weights, look_at_weights
 
-Part = Literal["attention", "lens", "sites", "experts"]
+Part = Literal["attention", "lens", "sites", "weights", "experts"]
 PARTS: tuple[Part, ...] = get_args(Part)
 # The lens reads this many last positions: its time is that of a whole head for each of them and
 # each layer.
@@ -33,6 +34,7 @@ class Inside:
     attention: AttentionShift | None
     lens: Lens | None
     sites: Attribution | None
+    weights: Weights | None
     experts: Experts | None
 
 
@@ -53,7 +55,7 @@ def look_inside(
     for part in parts:
         if part not in PARTS:
             raise InputError(f"There is no part '{part}' to look at", did_you_mean(part, PARTS))
-    attention = lens = sites = experts = None
+    attention = lens = sites = weights = experts = None
     with task("Looking inside", total=len(parts)) as bar:
         if "attention" in parts:
             attention = look_at_attention(change, ids)
@@ -65,7 +67,10 @@ def look_inside(
         if "sites" in parts:
             sites = look_at_sites(change, ids, target)
             bar.advance()
+        if "weights" in parts:
+            weights = look_at_weights(change)
+            bar.advance()
         if "experts" in parts:
             experts = look_at_experts(change, ids)
             bar.advance()
-    return Inside(len(ids), attention=attention, lens=lens, sites=sites, experts=experts)
+    return Inside(len(ids), attention, lens, sites, weights, experts)

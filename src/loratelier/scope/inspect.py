@@ -12,6 +12,7 @@ from loratelier.scope.change import Change
 from loratelier.scope.compare import Compared, totals
 from loratelier.scope.inside import PARTS, look_inside
 from loratelier.scope.inspection import Continuation, Inspection, Parting, Summary
+from loratelier.scope.keywords import track_keywords
 from loratelier.scope.moves import Position
 from loratelier.scope.prompt import Messages, encode_prompt, end_ids, words
 from loratelier.scope.sides import Sides
@@ -33,6 +34,7 @@ def inspect_prompt(
     strength: float = 1.0,
     parts: Collection[str] = PARTS,
     target: Asked | None = None,
+    keywords: Sequence[str] = (),
 ) -> Inspection:
     """Show what wearing an adapter does to a prompt.
 
@@ -52,10 +54,11 @@ def inspect_prompt(
         top: how many risen and fallen tokens to keep at each position.
         max_new_tokens: the most tokens that each answer may have.
         strength: the adapter's gate, from -2 to 4.
-        parts: what to look at inside the model, any of ``attention``, ``lens``, ``sites`` and
-            ``experts``.
+        parts: what to look at inside the model, any of ``attention``, ``lens``, ``sites``,
+            ``weights`` and ``experts``.
         target: what the shares of the sites explain, see :mod:`loratelier.scope.targets`; without
             it the token that the adapter says where the answers part, against the base's.
+        keywords: words to follow along the prompt, in all their spellings.
 
     Raises:
         InputError: an adapter for another base, a prompt that is empty or longer than the base can
@@ -94,6 +97,7 @@ def inspect_prompt(
         },
         parts_at=parts_at,
         inside=inside,
+        keywords=track_keywords(change, [encoded.ids], keywords) if keywords else (),
         outline=outline(base),
         summary=_summary(read, along["adapter"], top, sides),
     )

@@ -10,8 +10,10 @@ from loratelier.scope.attention_shift import AttentionShift
 from loratelier.scope.attribute import Attribution
 from loratelier.scope.experts import Experts
 from loratelier.scope.inside import Inside
+from loratelier.scope.keywords import Keyword
 from loratelier.scope.lens_view import Lens
 from loratelier.scope.moves import Move, Position, Total
+from loratelier.scope.weights import Weights
 
 NO_EFFECT = "This adapter has no effect: its update is zero everywhere"
 OFF = "At strength 0 the adapter is off, so nothing changes"
@@ -75,7 +77,8 @@ class Inspection:
     ``before`` is the adapter that the base wears in the first of the two looks; None where it is
     bare. What is called the base's below is then that adapter's. ``effect`` is false when nothing
     can change: the update is zero, the strength is, or both adapters are the same.
-    ``has_effect`` is false when no update is other than zero. ``outline`` is the plan of the base's
+    ``has_effect`` is false when no update is other than zero. ``keywords`` are those
+    that were asked for, followed along the prompt. ``outline`` is the plan of the base's
     model, for pictures. ``continuations`` holds ``base`` and
     ``adapter``, each look's greedy answer, and ``given`` where a text was handed in.
     """
@@ -94,6 +97,7 @@ class Inspection:
     continuations: Mapping[str, Continuation]
     parts_at: Parting | None
     inside: Inside
+    keywords: tuple[Keyword, ...]
     outline: Outline
     summary: Summary
 
@@ -106,6 +110,11 @@ class Inspection:
     def lens(self) -> Lens | None:
         """What each layer would say next, before and after; None where it was not looked at."""
         return self.inside.lens
+
+    @property
+    def weights(self) -> Weights | None:
+        """How large each site's update is; None where it was not looked at."""
+        return self.inside.weights
 
     @property
     def experts(self) -> Experts | None:
@@ -146,9 +155,10 @@ class Inspection:
         ``{id token before after rank_before rank_after}`` and ``next`` is a move or null; ``kl``
         repeats the positions' values; ``continuations`` maps ``base``, ``adapter`` and perhaps
         ``given`` to ``{text ids tokens ended parting positions kl}``; ``parts_at`` is null or
-        ``{index base adapter}`` with two moves; ``attention``, ``lens``, ``sites`` and
-        ``experts`` are what :class:`AttentionShift`, :class:`Lens`, :class:`Attribution` and
-        :class:`Experts` say, or null; ``summary`` is ``{mean_kl
+        ``{index base adapter}`` with two moves; ``attention``, ``lens``, ``sites``,
+        ``weights`` and ``experts`` are what :class:`AttentionShift`, :class:`Lens`,
+        :class:`Attribution`, :class:`Weights` and :class:`Experts` say, or null; ``keywords`` lists
+        what :class:`Keyword` says; ``summary`` is ``{mean_kl
         max_kl max_kl_index answer_mean_kl answer_max_kl answer_max_kl_index rose fell sentences}``,
         its totals ``{id token change}``.
         """
@@ -172,6 +182,8 @@ class Inspection:
             "parts_at": asdict(self.parts_at) if self.parts_at else None,
             "attention": self.attention.to_json() if self.attention else None,
             "lens": self.lens.to_json() if self.lens else None,
+            "weights": self.weights.to_json() if self.weights else None,
+            "keywords": [keyword.to_json() for keyword in self.keywords],
             "experts": self.experts.to_json() if self.experts else None,
             "sites": self.sites.to_json() if self.sites else None,
             "summary": {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from loratelier.base.outline import Outline
+from loratelier.base.outline import Outline, place_of
 from loratelier.scope.attention_shift import AttentionShift
 from loratelier.scope.attribute import Attribution
 from loratelier.scope.inspection import Inspection
@@ -13,6 +13,7 @@ from loratelier.scope.pictures.lens import Said, lens
 from loratelier.scope.pictures.svg import Both, Picture
 from loratelier.scope.pictures.tower import by_place, tower
 from loratelier.scope.pieces import visible
+from loratelier.scope.weights import Weights
 
 K = TypeVar("K", int, str)
 
@@ -29,6 +30,8 @@ def pictures(seen: Inspection) -> tuple[Picture, ...]:
     if not seen.effect:
         return ()
     drawn: list[Picture] = []
+    if seen.weights is not None and seen.weights.sites:
+        drawn.append(place(seen.weights, seen.outline))
     if seen.sites is not None:
         drawn.append(site_map(seen.sites, seen.outline))
     if seen.lens is not None:
@@ -36,6 +39,31 @@ def pictures(seen: Inspection) -> tuple[Picture, ...]:
     if seen.attention is not None:
         drawn += attention(seen.attention)
     return tuple(drawn)
+
+
+def place(weights: Weights, plan: Outline) -> Picture:
+    """Draw where the adapter sits, and how large its update is there."""
+    values = {site: each.relative for site, each in weights.sites.items()}
+    first, most = max(values.items(), key=lambda pair: pair[1])
+    blocks = sorted({found[0] for site in values if (found := place_of(site)) is not None})
+    span = f"{blocks[0]}–{blocks[-1]}" if len(blocks) > 1 else ", ".join(map(str, blocks))
+    return tower(
+        plan,
+        values,
+        name="place",
+        title=("Where the adapter sits", "Где сидит адаптер"),
+        says=(
+            f"The model as a plan: text goes through {plan.blocks} layers from left to right, and "
+            f"each box is one of its matrices. The adapter changes {len(values)} of them, in "
+            f"layers {span}; the darker, the larger the change for its matrix. The largest is "
+            f"{most:.1%} of {first}.",
+            f"Модель как план: текст проходит слева направо {plan.blocks} слоёв, клетка — одна из "
+            f"её матриц. Адаптер меняет {len(values)} из них, в слоях {span}; чем темнее, тем "
+            f"сильнее для своей матрицы. Сильнее всего, на {most:.1%}, изменена {first}.",
+        ),
+        value=("Norm of the change / of the matrix", "Норма изменения / матрицы"),
+        told=lambda v: f"{v:.2%}",
+    )
 
 
 def site_map(sites: Attribution, plan: Outline) -> Picture:
