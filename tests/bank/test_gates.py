@@ -359,3 +359,18 @@ def test_gradient_checkpointing_gives_the_same_gradient(folders):
             model(input_ids=ids, use_cache=False).logits.sum().backward()
         found.append(float(gate.grad))
     assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "plain"])
+@pytest.mark.parametrize("arch", ["qwen2", "gemma3", "gpt2"])
+def test_gates_at_all_sites_are_the_whole_adapter_tied_output_included(arch, kind, tmp_path):
+    model, folder = tiny(arch), write(arch, kind, tmp_path / "it", 4)
+    bank = AdapterBank(model)
+    bank.add("it", folder)
+    ids, mask = batch()
+    with bank.activate("it"):
+        whole = logits(model, ids, mask)
+    with bank.activate({"it": dict.fromkeys(Adapter.load(folder).sites, 1.0)}):
+        by_site = logits(model, ids, mask)
+    assert not torch.equal(whole, logits(model, ids, mask))
+    torch.testing.assert_close(by_site, whole)

@@ -14,9 +14,10 @@ from types import TracebackType
 from torch import nn
 
 from loratelier.adapter import Adapter
-from loratelier.bank.gates import FromToken, Gates, Mix, normalize
+from loratelier.bank.gates import FromToken, Gate, Gates, Mix, normalize
 from loratelier.bank.merge import Merge, merge_into
 from loratelier.bank.outfit import Outfit, Outfits
+from loratelier.bank.stack import followers
 from loratelier.bank.tiers import Counts, Held, Tiers
 from loratelier.bank.window import Watch
 from loratelier.kit.errors import InputError
@@ -173,7 +174,8 @@ class AdapterBank:
             InputError: an unknown name, a gate that is no finite number, a DoRA adapter in a
                 mixture, or, once the model runs, a batch with another number of rows than the mix.
         """
-        gates = Gates(normalize(mix, self.names), from_token, self._tiers.invocations())
+        rows = [self._followed(row) for row in normalize(mix, self.names)]
+        gates = Gates(rows, from_token, self._tiers.invocations())
         self._require_dora_alone(gates)
         if self._merge is not None and gates.names:
             raise InputError(
@@ -219,6 +221,19 @@ class AdapterBank:
         self._merge.undo()
         self._merge = None
         self._outfits.make_room(self._in_use())
+
+    def _followed(self, row: Mapping[str, Gate]) -> dict[str, Gate]:
+        """Open output layers by the gates of the embeddings that they are tied to."""
+        by_site = {name: gate for name, gate in row.items() if isinstance(gate, Mapping)}
+        followed: dict[str, Gate] = dict(row)
+        for name, adapter in self._tiers.wear(tuple(by_site)).items():
+            gate = by_site[name]
+            tied = followers(adapter, self.model)
+            followed[name] = {
+                **{out: gate[own] for out, own in tied.items() if own in gate},
+                **gate,
+            }
+        return followed
 
     def _require_dora_alone(self, gates: Gates) -> None:
         for row in gates.rows:

@@ -65,6 +65,15 @@ def layers_of(adapter: Adapter, model: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
+def followers(adapter: Adapter, model: nn.Module) -> dict[str, str]:
+    """Return the output layers that an adapter changes through trained rows of a tied embedding.
+
+    Output layer -> the embedding that is the adapter's site, whose gate is theirs too.
+    """
+    tied = {tied_output(model, name): name for name in adapter.extras.tokens}
+    return {output: name for output, name in tied.items() if output is not None}
+
+
 def build(site: str, adapters: Sequence[Adapter], model: nn.Module) -> Stack:
     """Put what adapters add at one layer side by side, on the layer's device, in float32.
 
