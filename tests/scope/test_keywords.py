@@ -74,11 +74,20 @@ def test_words_in_two_languages_are_those_of_plain_passes(tiny_base, adapter, pe
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
-def test_a_word_of_one_token_has_its_first_token_as_the_whole(demo_base, tiny_base, adapter):
-    one = track_keywords(Change(tiny_base, adapter), [encode(tiny_base, "So")], ["a"], at=[0, 1])[0]
-    # A byte-level vocabulary spells " a" by two tokens, so only "a" and "A" are the whole.
+def test_a_spelling_of_one_token_is_that_token_and_others_are_never_cut_to_their_first(
+    tiny_base, adapter, demo_base
+):
+    """Cut to its first token " река" would be a bare blank, on an English vocabulary."""
+    ids = encode(tiny_base, "So")
+    (one,) = track_keywords(Change(tiny_base, adapter), [ids], ["a"], at=[0, 1])
     assert not one.one_token and [each.index for each in one.whole[0]] == [0, 1]
-    assert all(len(form.ids) == 1 for form in spellings(demo_base, "mind")[:2])
+    (token,) = encode(tiny_base, "a")
+    last = likely(tiny_base.model, ids)
+    for each in one.whole[0]:
+        assert each.forms["a"][0] == pytest.approx(float(last[each.index, token]), abs=1e-5)
+    forms = {each.text: each.ids for each in spellings(demo_base, "река")}
+    assert demo_base.tokenizer.decode([forms[" река"][0]]) == " "
+    assert [each.whole for each in spellings(demo_base, "mind")][:2] == [True, True]
 
 
 def test_an_untrained_adapter_changes_no_word(tiny_base, silent):
