@@ -255,3 +255,27 @@ def test_nf4_keeps_the_fingerprint_and_takes_the_adapters(tiny_base, tiny_base_d
     assert base.fingerprint == tiny_base.fingerprint
     peft_model(tiny_base).save_pretrained(tmp_path / "made")
     Adapter.load(tmp_path / "made").require_fit(base)
+
+
+def test_a_4_bit_base_takes_a_quarter_and_computes_in_32_bits(demo_base):
+    pytest.importorskip("bitsandbytes")
+    held = load_base("demo", quantization="nf4", dtype="float32")
+
+    def size(model):
+        tensors = {t.data_ptr(): t for t in [*model.parameters(), *model.buffers()]}
+        states = [getattr(p, "quant_state", None) for p in model.parameters()]
+        constants = sum(s.absmax.nbytes + s.state2.absmax.nbytes for s in states if s is not None)
+        return sum(t.nbytes for t in tensors.values()) + constants
+
+    assert size(held.model) <= 0.25 * size(demo_base.model)
+    ends = (held.model.get_input_embeddings(), held.model.get_output_embeddings())
+    assert {end.weight.dtype for end in ends} == {torch.bfloat16}
+    assert ends[0].weight is ends[1].weight
+    ids = held.tokenizer("The river begins where somebody calls it a river.", return_tensors="pt")
+    with torch.no_grad():
+        logits = held.model(**ids).logits
+        states = held.model.get_decoder()(**ids).last_hidden_state
+    # The product that is made in parts is the product with the widened weight.
+    wanted = states @ ends[1].weight.float().T
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, wanted, atol=1e-4, rtol=1e-4)

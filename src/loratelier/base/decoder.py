@@ -16,6 +16,7 @@ from loratelier.base.losses import (
     linear_soft_nll,
     rows_at_once,
 )
+from loratelier.base.narrow import NarrowLinear
 from loratelier.base.packed import Apart, borders, positions_of
 
 
@@ -146,7 +147,7 @@ class Reader(nn.Module):
         if not self.plain:
             return _dense_kl(seen, reference)
         if head is not None:
-            wanted = F.linear(reference, head.weight, head.bias).float()
+            wanted = F.linear(reference, head.weight.to(reference.dtype), head.bias).float()
             return _dense_kl(own(seen).float(), wanted)
         return linear_kl(seen, own.weight, own.bias, reference)
 
@@ -210,7 +211,7 @@ class Reader(nn.Module):
     def head_is_frozen(self) -> bool:
         """Whether the last layer is a plain one that nothing trains or adapts."""
         head = head_of(self.model)
-        return type(head) is nn.Linear and not head.weight.requires_grad
+        return type(head) in (nn.Linear, NarrowLinear) and not head.weight.requires_grad
 
 
 def _dense_kl(logits: Tensor, reference: Tensor) -> Tensor:

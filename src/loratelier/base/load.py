@@ -12,6 +12,7 @@ from loratelier.base import demo, gguf, hub
 from loratelier.base.base import Base
 from loratelier.base.fingerprint import of_files
 from loratelier.base.folder import check_folder, require_whole, weight_files
+from loratelier.base.narrow import hold_ends_in_16_bits
 from loratelier.base.quiet import quiet, reason
 from loratelier.kit.errors import InputError, did_you_mean
 
@@ -50,7 +51,9 @@ def load_base(
             transformers' format, or a GGUF file (dequantised once and kept).
         dtype: ``"float32"``, ``"bfloat16"``, ``"float16"`` or a torch dtype; without it fp32 on a
             CPU (exact, and no slower there) and bf16 on a GPU.
-        quantization: ``"nf4"`` for 4 bits with double quantisation through bitsandbytes.
+        quantization: ``"nf4"`` for 4 bits with double quantisation through bitsandbytes. The
+            embedding and the output layer are then held in bfloat16 whatever the dtype, which is
+            what is computed in.
         device: without it a GPU if there is one, else the CPU.
 
     Raises:
@@ -129,6 +132,8 @@ def _load(
     require_whole(told, f"The base {found.name}")
     if not options:
         model = model.to(device)
+    elif dtype == torch.float32:
+        hold_ends_in_16_bits(model)
     return model.eval().requires_grad_(False), tokenizer
 
 

@@ -112,6 +112,7 @@ class _SoftNll(torch.autograd.Function):
     ) -> Tensor:
         loss = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        weight = weight.to(hidden.dtype)  # what is held in less is computed in what comes in
         for part in _chunks(hidden, weight.shape[0]):
             likely = F.linear(hidden[part], weight, bias).float()
             picked = likely.gather(1, ids[part])
@@ -144,6 +145,8 @@ class _Kl(torch.autograd.Function):
     ) -> Tensor:
         loss = torch.empty(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        weight = weight.to(hidden.dtype)
+        other_weight = other_weight.to(reference.dtype)
         for part in _chunks(hidden, 2 * weight.shape[0]):
             logits = F.linear(hidden[part], weight, bias).float().div_(temperature)
             wanted = F.linear(reference[part], other_weight, other_bias).float().div_(temperature)

@@ -138,9 +138,13 @@ def train(
 def _load(recipe: Recipe) -> Base:
     """Load the recipe's base in the dtype that it asks for, or that this machine does best."""
     if recipe.quantization is not None:
-        # What is not held in 4 bits, the embedding first of all, is held in 16.
-        dtype = "bfloat16" if recipe.dtype == "auto" else recipe.dtype
-        return load_base(recipe.base, dtype=dtype, quantization=recipe.quantization)
+        # What is not held in 4 bits is held in 16 anyway: this is what is computed in.
+        kind: str | torch.dtype = recipe.dtype
+        if recipe.dtype == "auto":
+            choice = fastest_dtype(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+            remark(choice.reason)
+            kind = choice.dtype
+        return load_base(recipe.base, dtype=kind, quantization=recipe.quantization)
     if recipe.dtype != "auto":
         return load_base(recipe.base, dtype=recipe.dtype)
     if recipe.trains_the_base:
