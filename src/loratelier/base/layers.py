@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from loratelier.base.narrow import NarrowEmbedding
+
 Kind = Literal["linear", "embedding"]
 
 
@@ -102,7 +104,7 @@ def embedding_scale(module: nn.Module) -> Tensor | None:
     Raises:
         NotImplementedError: the class computes its output in a way that we do not know.
     """
-    if type(module).forward is nn.Embedding.forward:  # the class's own, not an instance's
+    if type(module).forward in (nn.Embedding.forward, NarrowEmbedding.forward):
         return None
     scale = getattr(module, "embed_scale", None)
     if not isinstance(scale, Tensor):

@@ -5,6 +5,8 @@ holding it in bfloat16, as QLoRA does (arXiv 2305.14314). But few CPUs multiply 
 are fifty times slower at it: so the layers here hold one type and compute in the other.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +56,35 @@ def hold_ends_in_16_bits(model: Any) -> None:
         out.weight = embedding.weight if tied else _narrow(head.weight)
         out.bias = head.bias
         model.set_output_embeddings(out)
+
+
+@contextmanager
+def wide_ends(model: Any) -> Iterator[None]:
+    """Hold narrow ends in 32 bits while the context is open: for who trains or replaces their rows.
+
+    PEFT multiplies with the rows themselves there, not through the layer.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    wide: Tensor | None = None
+    if isinstance(embedding, NarrowEmbedding):
+        wide = embedding.weight.float()
+        count, size = embedding.weight.shape
+        plain = nn.Embedding(count, size, embedding.padding_idx, device="meta")
+        plain.weight = nn.Parameter(wide, requires_grad=False)
+        model.set_input_embeddings(plain)
+    if isinstance(head, NarrowLinear):
+        out = nn.Linear(head.in_features, head.out_features, bias=False, device="meta")
+        tied = wide is not None and head.weight is embedding.weight
+        held = model.get_input_embeddings().weight if tied else head.weight.float()
+        out.weight = held if tied else nn.Parameter(held, requires_grad=False)
+        out.bias = head.bias
+        model.set_output_embeddings(out)
+    try:
+        yield
+    finally:
+        model.set_input_embeddings(embedding)
+        if head is not None:
+            model.set_output_embeddings(head)
 
 
 def _narrow(weight: Tensor) -> nn.Parameter:

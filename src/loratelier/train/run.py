@@ -17,6 +17,7 @@ from loratelier.adapter.card import BaseRef, CorpusRef, versions
 from loratelier.base import Base, load_base
 from loratelier.base.fastest import fastest_dtype
 from loratelier.base.likelihood import general_text
+from loratelier.base.narrow import wide_ends
 from loratelier.base.packed import Apart, rows_apart, tokens_at_once
 from loratelier.base.vocabulary import numbers_of, taught
 from loratelier.base.work import Work, work_of
@@ -95,6 +96,8 @@ def train(
     with ExitStack() as opened:
         whole: Whole | None = None
         peft: Any = None
+        if recipe.new_tokens or {"embed", "head"} & set(recipe.targets):
+            opened.enter_context(wide_ends(base.model))
         knowing = opened.enter_context(taught(base, recipe.new_tokens))
         if recipe.trains_the_base:
             whole = opened.enter_context(all_weights(base, recipe, handed_in=handed_in))

@@ -101,7 +101,8 @@ def wearing(
         for name, rank in sites.items():
             module = model.get_submodule(name)
             layer = layer_of(module)
-            assert layer is not None
+            if layer is None:
+                raise InputError(f"{name} is no linear layer, and is not planned for")
             a = torch.empty(rank, layer.d_in, device="meta", requires_grad=True)
             b = torch.empty(layer.d_out, rank, device="meta", requires_grad=True)
             way = _looked_up if layer.kind == "embedding" else _plain if name in packed else _fused
