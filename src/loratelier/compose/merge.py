@@ -22,15 +22,15 @@ from loratelier.kit.progress import task
 
 @dataclass(frozen=True)
 class _Site:
-    """One merged site: the pair that is kept, the whole of it, and what the rank leaves out."""
+    """One merged site: the pair that is kept, the whole of it, and what the rank leaves out.
+
+    ``norm`` is that of the whole, ``lost`` that of what is left out.
+    """
 
     kept: tuple[Tensor, Tensor]
     whole: tuple[Tensor, Tensor]
+    norm: float
     lost: float
-
-    @property
-    def norm(self) -> float:
-        return norm_of(self.whole)
 
 
 def merge_adapters(
@@ -85,7 +85,7 @@ def merge_adapters(
     plan = plan_of(method, rank, seed, options)
     _require_weights(adapters, plan)
     require_alike(list(adapters))
-    sites = _sites(adapters)
+    sites = _sites(adapters, plan)
     held = checks.algebraic(sites, plan)
     merged = {}
     with task("Merging", total=len(sites)) as bar:
@@ -131,10 +131,10 @@ def _require_weights(adapters: Mapping[Adapter, float], plan: Plan) -> None:
         )
 
 
-def _sites(adapters: Mapping[Adapter, float]) -> dict[str, list[Part]]:
+def _sites(adapters: Mapping[Adapter, float], plan: Plan) -> dict[str, list[Part]]:
     """Return, by site, the adapters that act there."""
     pairs = {adapter: pairs_of(adapter) for adapter in adapters}
-    streams = _streams(adapters, pairs)
+    streams = _streams(adapters, pairs) if plan.chances else dict.fromkeys(adapters, 0)
     found: dict[str, list[Part]] = {}
     for adapter, weight in adapters.items():
         for site, (down, up) in pairs[adapter].items():
@@ -158,9 +158,11 @@ def _streams(adapters: Mapping[Adapter, float], pairs: Mapping[Adapter, Any]) ->
 def _merged(site: str, parts: list[Part], plan: Plan) -> _Site:
     if plan.method == "cat":
         pair = concatenated([part for part in parts if part.weight])
-        return _Site(pair, pair, 0.0)
+        return _Site(pair, pair, norm_of(pair), 0.0)
     spectrum = merge_site(site, parts, plan)
-    return _Site(spectrum.pair(plan.rank), spectrum.pair(None), spectrum.lost(plan.rank))
+    whole = spectrum.pair(None)
+    kept = whole if plan.rank is None else spectrum.pair(plan.rank)
+    return _Site(kept, whole, spectrum.norm, spectrum.lost(plan.rank))
 
 
 def _adapter(

@@ -71,6 +71,11 @@ class Plan:
         )
 
     @property
+    def chances(self) -> bool:
+        """Whether entries are dropped by chance."""
+        return self.method in ("dare", "della")
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options that this method has, for the card."""
         return {key: value for key, value in asdict(self).items() if key in _known(self)}
