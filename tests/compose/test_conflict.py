@@ -166,6 +166,7 @@ def test_interference_is_measured_on_each_ones_rows(tiny_base):
     assert gain > 0.1
     kept = first.kept["soft"]
     assert kept.share == pytest.approx((first.nll["base"] - first.nll["soft"]) / gain)
+    assert kept.low is None  # of one row nothing can be resampled
     both = second.kept["full"]
     assert both.low <= both.share <= both.high
     assert found.advice.measured

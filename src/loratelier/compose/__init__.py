@@ -7,6 +7,7 @@ from loratelier.compose.interference import Interference
 from loratelier.compose.merge import merge_adapters
 from loratelier.compose.plan import METHODS
 from loratelier.compose.search import Search, search_merge
+from loratelier.compose.unload import Unloaded, merge_and_unload
 
 __all__ = [
     "METHODS",
@@ -16,7 +17,9 @@ __all__ = [
     "Interference",
     "Search",
     "Thresholds",
+    "Unloaded",
     "compare_adapters",
     "merge_adapters",
+    "merge_and_unload",
     "search_merge",
 ]

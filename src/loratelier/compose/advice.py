@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loratelier.compose.geometry import SiteConflict, Whole
-from loratelier.compose.interference import Interference
+from loratelier.compose.interference import Interference, Kept
 
 Way = Literal["merge", "mix softly", "route"]
 
@@ -106,11 +106,17 @@ def by_measure(found: Sequence[Interference], lines: Thresholds) -> Advice:
         way,
         True,
         f"{_DO[way][0]}: {how}, '{loser.adapter}' keeps {kept.share:.0%} of its gain on its "
-        f"held-out rows (95%: {kept.low:.0%} to {kept.high:.0%}; {sign} {line:.0%}).",
+        f"held-out rows ({_span(kept, 'one row, no interval', 'to')}; {sign} {line:.0%}).",
         f"{_DO[way][1]}: {how_ru} адаптер '{loser.adapter}' сохраняет {kept.share:.0%} своего "
-        f"выигрыша на отложенных строках (95%: от {kept.low:.0%} до {kept.high:.0%}; "
+        f"выигрыша на отложенных строках ({_span(kept, 'одна строка, без интервала', '–')}; "
         f"{sign} {line:.0%}).",
     )
+
+
+def _span(kept: Kept, unknown: str, to: str) -> str:
+    if kept.low is None or kept.high is None:
+        return unknown
+    return f"95%: {kept.low:.0%} {to} {kept.high:.0%}"
 
 
 _DO: dict[str, tuple[str, str]] = {

@@ -167,6 +167,13 @@ def truncated(sites: Mapping[str, tuple[Merged, Merged, float]]) -> Check:
 
 
 @torch.no_grad()
+def probe(base: Base) -> Tensor:
+    """Return a base's logits of a fixed text under whatever is worn: [1, tokens, vocabulary]."""
+    ids = torch.tensor([base.tokenizer(_PROBE)["input_ids"]], device=base.device)
+    logits: Tensor = base.model(input_ids=ids).logits
+    return logits
+
+
 def mixture(base: Base, parents: Mapping[Adapter, float], merged: Adapter) -> Check | None:
     """Hold that the merged adapter's logits are those of the parents worn together.
 
@@ -178,15 +185,14 @@ def mixture(base: Base, parents: Mapping[Adapter, float], merged: Adapter) -> Ch
     """
     if base.dtype != torch.float32 or base.quantization:
         return None
-    ids = torch.tensor([base.tokenizer(_PROBE)["input_ids"]], device=base.device)
     names = {f"parent {number}": each for number, each in enumerate(parents)}
     with AdapterBank(base.model) as bank:
         for name, adapter in {**names, "merged": merged}.items():
             bank.add(name, adapter)
         with bank.activate({name: parents[adapter] for name, adapter in names.items()}):
-            wanted = base.model(input_ids=ids).logits
+            wanted = probe(base)
         with bank.activate("merged"):
-            got = base.model(input_ids=ids).logits
+            got = probe(base)
     scale = max(1.0, float(wanted.abs().max()))
     off = float((got - wanted).abs().max()) / scale
     return _passed(Check("mixture", off, LOGITS, len(merged.tensors)), base.name)

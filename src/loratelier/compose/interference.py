@@ -28,12 +28,13 @@ _PACK = 1024  # tokens read at once
 class Kept:
     """How much of an adapter's own gain a way of wearing it keeps: 1 all, 0 none, below 0 harm.
 
-    ``low`` and ``high`` bound it with 95% (paired bootstrap over rows, 1000 resamples).
+    ``low`` and ``high`` bound it with 95% (paired bootstrap over rows, 1000 resamples); None where
+    there are fewer than two rows, or no resample in which the adapter gains anything.
     """
 
     share: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -172,5 +173,8 @@ def _kept(base: Tensor, alone: Tensor, way: Tensor, seed: int) -> Kept:
     reached = (base - way)[drawn].sum(1)
     # A resample in which the adapter gains nothing says nothing of what is kept.
     shares = (reached / gains)[gains > 0]
+    share = float((base - way).sum() / (base - alone).sum())
+    if len(base) < 2 or not len(shares):
+        return Kept(share, None, None)
     low, high = torch.quantile(shares, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Kept(float((base - way).sum() / (base - alone).sum()), low, high)
+    return Kept(share, low, high)
