@@ -29,7 +29,7 @@ def wrap(base: Base, recipe: Recipe) -> Any:
     """
     _require_own_layers(base, recipe)
     config = make_config(base, recipe)
-    config._register_custom_module(_layers(base))
+    config._register_custom_module(layers_for(base))
     # A is drawn at random: the seed decides it, whatever was drawn before in this process.
     torch.manual_seed(recipe.seed)
     model = get_peft_model(base.model, config)
@@ -120,7 +120,7 @@ def _is_b(name: str) -> bool:
     return ".lora_B." in name or ".lora_magnitude_vector." in name
 
 
-def _layers(base: Base) -> dict[type[nn.Module], type[nn.Module]]:
+def layers_for(base: Base) -> dict[type[nn.Module], type[nn.Module]]:
     """Return our layer for each class of the base's: PEFT's way to give one of one's own."""
     if base.quantization is None:
         return {nn.Linear: LoraLinear}

@@ -1,0 +1,7 @@
+"""Which training rows pushed a move that a person points at."""
+
+from loratelier.scope.influence.behind import rows_behind
+from loratelier.scope.influence.figures import Influence, RowPush, Source
+from loratelier.scope.influence.target import Target
+
+__all__ = ["Influence", "RowPush", "Source", "Target", "rows_behind"]
