@@ -253,9 +253,9 @@ def ours(given, base, batches, took):
     """Take the steps of our loop."""
     from accelerate import Accelerator
 
-    from loratelier.base.packed import rows_apart
+    from loratelier.base.packed import rows_apart, tokens_at_once
     from loratelier.kit.progress import task
-    from loratelier.train import Recipe, loop, model, run
+    from loratelier.train import Recipe, loop, model
     from loratelier.train.learner import Learner
     from loratelier.train.objective import Sft
     from loratelier.train.steps import Cut, step_of
@@ -269,7 +269,7 @@ def ours(given, base, batches, took):
         learning_rate=RATE,
         checkpointing=given.checkpointing,
     )
-    at_once = given.pack or (run._PACK_CPU if given.device == "cpu" else run._PACK_GPU)
+    at_once = given.pack or tokens_at_once(given.device)
     peft = model.wrap(base, recipe)
     with rows_apart(base.model) as apart, task("bench", total=1) as bar:
         learner = Learner(base.model, peft, apart, recipe)
