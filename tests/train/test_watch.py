@@ -52,7 +52,7 @@ class Heard:
     def advance(self, amount=1):
         pass
 
-    def say(self, note):
+    def say(self, note, left=None):
         self.said.append(note)
 
     def remark(self, text):

@@ -8,12 +8,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from loratelier.cli.console import err
 from loratelier.kit.progress import Bar, Reporter
@@ -35,8 +38,25 @@ class _RichBar:
     def advance(self, amount: float = 1) -> None:
         self._progress.advance(self._task, amount)
 
-    def say(self, note: str) -> None:
-        self._progress.update(self._task, note=note)
+    def say(self, note: str, left: float | None = None) -> None:
+        ends = None if left is None else monotonic() + left
+        self._progress.update(self._task, note=note, ends=ends)
+
+
+class _Left(ProgressColumn):
+    """The time left: what the room says, and else what the pieces done say."""
+
+    max_refresh = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guess = TimeRemainingColumn()
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        if ends is None or task.finished:
+            return self._guess.render(task)
+        return Text(_clock(max(0.0, ends - monotonic())), style="progress.remaining")
 
 
 class _Bars:
@@ -57,7 +77,7 @@ class _Bars:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            _Left(),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=err, refresh_per_second=4) as progress:
@@ -69,7 +89,7 @@ class _Bars:
 
     def _bar(self, progress: Progress, description: str, total: float | None) -> Iterator[Bar]:
         inner = len(progress.tasks) > 0
-        task_id = progress.add_task(description, total=total, note="")
+        task_id = progress.add_task(description, total=total, note="", ends=None)
         yield _RichBar(progress, task_id)
         if total is not None:
             progress.update(task_id, completed=total)
@@ -87,6 +107,7 @@ class _Line:
         self._total = total
         self._done = 0.0
         self._note = ""
+        self._left: float | None = None
         self._began = self._spoke = monotonic()
 
     def advance(self, amount: float = 1) -> None:
@@ -98,13 +119,20 @@ class _Line:
         of, left = "", ""
         if self._total:
             of = f"/{self._total:g}"
-            seconds = (now - self._began) / self._done * (self._total - self._done)
-            left = f", {seconds // 60:.0f}:{seconds % 60:02.0f} left"
+            guess = (now - self._began) / self._done * (self._total - self._done)
+            left = f", {_clock(guess if self._left is None else self._left)} left"
         note = f", {self._note}" if self._note else ""
         err.print(f"{self._description}: {self._done:g}{of}{left}{note}", markup=False)
 
-    def say(self, note: str) -> None:
+    def say(self, note: str, left: float | None = None) -> None:
         self._note = note
+        self._left = left
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class _Lines:

@@ -16,8 +16,11 @@ class Bar(Protocol):
     def advance(self, amount: float = 1) -> None:
         """Move on by ``amount``."""
 
-    def say(self, note: str) -> None:
-        """Show a short note beside the bar (the loss, the file)."""
+    def say(self, note: str, left: float | None = None) -> None:
+        """Show a short note beside the bar (the loss, the file).
+
+        ``left``: seconds until the end, where the room knows better than pieces done can say.
+        """
 
 
 class Reporter(Protocol):
@@ -34,7 +37,7 @@ class _Silence:
     def advance(self, amount: float = 1) -> None:
         pass
 
-    def say(self, note: str) -> None:
+    def say(self, note: str, left: float | None = None) -> None:
         pass
 
     def task(self, description: str, total: float | None) -> AbstractContextManager[Bar]:

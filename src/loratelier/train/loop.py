@@ -192,6 +192,8 @@ def run(work: Run, state: State) -> State:
     recipe, plan = work.recipe, work.plan
     total, ends = plan.steps(recipe), plan.ends()
     steps = [step for epoch in plan.epochs for step in epoch][:total]
+    due = [_is_due(recipe, step + 1, total, ends) for step in range(total)]
+    work.watch.begins(steps, due, state.step)
     if not state.curve:
         state.curve.append(_evaluate(work, state, 0))
         if work.whole is None:
@@ -202,6 +204,7 @@ def run(work: Run, state: State) -> State:
     if state.step == 0:
         work.save(state)
     saved = perf_counter()
+    work.watch.evaluated()
     with task("Training", total=total) as bar:
         bar.advance(state.step)
         while state.step < total:
@@ -217,6 +220,7 @@ def run(work: Run, state: State) -> State:
                 work.told.point(state.curve[-1])
                 work.save(state)
                 saved = perf_counter()
+                work.watch.evaluated()
             elif _agreed(work, perf_counter() - saved >= recipe.save_seconds):
                 work.save(state)
                 saved = perf_counter()
@@ -261,7 +265,7 @@ def _step(work: Run, step: Step, state: State, total: int, bar: Bar) -> str | No
     state.losses.append(loss)
     work.told.step(state, step, work.recipe.learning_rate * rate)
     bar.advance()
-    bar.say(work.watch.say(state, step, taken))
+    bar.say(work.watch.say(state, step, taken), work.watch.left)
     return "The loss has run away" if _ran_away(state.losses) else None
 
 

@@ -1,24 +1,24 @@
 """How a run is going, in one line: losses, drift, speed, share of the machine's peak."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from loratelier.base.fastest import product_rate
 from loratelier.base.work import Work
+from loratelier.train.clock import WINDOW, Clock
 
 if TYPE_CHECKING:
     from loratelier.train.loop import State
     from loratelier.train.steps import Step
 
-# Speed is that of the last steps: the first ones warm up, and a laptop slows down when it is hot.
-WINDOW = 20
-
 
 class Watch:
     """Says how a run is going.
 
+    ``left`` are the seconds until the last step and its evaluation, None before the first step.
     ``peak`` is the floating-point operations a second of the machine's matrix product, measured
     when the run begins, or None where nobody asked for it.
     """
@@ -27,9 +27,27 @@ class Watch:
         self._work = work
         self._peak = peak
         self._last: deque[tuple[Step, float]] = deque(maxlen=WINDOW)
+        self._clock = Clock([], [])
+        self.left: float | None = None
+
+    def begins(self, steps: "Sequence[Step]", due: Sequence[bool], done: int) -> None:
+        """Hear what the run goes through.
+
+        Args:
+            steps: all of them.
+            due: whether an evaluation follows each.
+            done: how many were taken before, by a run that was stopped.
+        """
+        work = [self._work.of(step.tokens, step.targets) for step in steps]
+        self._clock = Clock(work, due, done)
+
+    def evaluated(self) -> None:
+        """Hear that an evaluation has ended, and what is saved after it."""
+        self._clock.evaluated()
 
     def say(self, state: "State", step: "Step", seconds: float) -> str:
-        """Return the line after a step that took ``seconds``."""
+        """Return the line after a step that took ``seconds``; ``left`` is then what is left."""
+        self.left = self._clock.stepped()
         self._last.append((step, seconds))
         spent = sum(each for _, each in self._last)
         parts = [f"loss {state.losses[-1]:.3f}"]

@@ -8,9 +8,10 @@ from loratelier.base.plan.trace import Device, Walked
 
 # What a process takes before it has a model. On a CPU: Python with torch, transformers and PEFT,
 # measured (docs/plan.md). On a GPU: its context, the libraries' kernels and their workspaces.
-OVERHEAD: Mapping[Device, int] = {"cpu": 700 * 2**20, "cuda": 700 * 2**20}
-# What the allocator holds beyond what is in use, as a share of what comes and goes.
-SLACK: Mapping[Device, float] = {"cpu": 0.05, "cuda": 0.05}
+OVERHEAD: Mapping[Device, int] = {"cpu": 520 * 2**20, "cuda": 700 * 2**20}
+# What the allocator holds beyond what is in use, as a share of what comes and goes. glibc's cannot
+# put a freed tensor's place to use for another of its size, because it aligns by taking more.
+SLACK: Mapping[Device, float] = {"cpu": 0.45, "cuda": 0.05}
 # No run is shared out farther than this.
 MOST_GPUS = 1024
 
@@ -147,7 +148,7 @@ def moments(held: Held, device: Device, gpus: int) -> tuple[Moment, ...]:
                 "gradients": slope,
                 "activations": saved,
                 "passing": passing,
-                "allocator": round(SLACK[device] * (slope + saved + passing)),
+                "allocator": round(SLACK[device] * (saved + passing)),
                 "framework": OVERHEAD[device],
             },
         )
