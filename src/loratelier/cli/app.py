@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from loratelier import __version__
-from loratelier.cli import adapters, bases, chat, compose, corpus, demo, inspect, teach, train
+from loratelier.cli import (
+    adapters,
+    bases,
+    chat,
+    compose,
+    corpus,
+    demo,
+    influence,
+    inspect,
+    teach,
+    train,
+)
 from loratelier.cli.console import err, out
 from loratelier.cli.reporting import reporter
 from loratelier.kit.errors import InputError
@@ -29,6 +40,7 @@ train.register(app)
 teach.register(app)
 app.add_typer(adapters.app, name="adapters")
 inspect.register(app)
+influence.register(app)
 compose.register(app)
 chat.register(app)
 demo.register(app)
