@@ -78,10 +78,9 @@ def first(given):
 def own_answer(base, adapter):
     """The adapter's greedy answer, its first 40 tokens."""
     from loratelier.scope import inspect_prompt
-    from loratelier.scope.influence import Target
 
     seen = inspect_prompt(base, adapter, QUESTION, max_new_tokens=40)
-    return Target(seen.continuations["adapter"].text)
+    return seen.continuations["adapter"].text
 
 
 def times(base, adapter, corpus, target):
@@ -110,10 +109,12 @@ def differences(base, adapter, corpus, target, exact):
     """Pushes by (L(w + e v) - L(w - e v)) / 2e along the target's gradient, rows packed."""
     import torch
 
+    from loratelier.scope.change import Change
+    from loratelier.scope.influence.aim import value_of
     from loratelier.scope.influence.behind import _recipe
     from loratelier.scope.influence.slopes import Slopes, squared
-    from loratelier.scope.influence.target import Aim
     from loratelier.scope.prompt import encode_prompt
+    from loratelier.scope.targets import target_of
     from loratelier.train.again import put_on
     from loratelier.train.objective import Sft
     from loratelier.train.packing import by_length, pack
@@ -121,11 +122,11 @@ def differences(base, adapter, corpus, target, exact):
     recipe = _recipe(adapter, corpus)
     rows, _ = Sft().rows(base, corpus, recipe)
     packs = pack(by_length(rows), 1024)
-    aim = Aim.of(base, encode_prompt(base, QUESTION).ids, target)
+    aim = target_of(Change(base, adapter), encode_prompt(base, QUESTION).ids, target)
     sums = {}
     with put_on(base, adapter, recipe) as learner:
         over = [p for p in learner.parameters() if p.requires_grad]
-        direction = Slopes(learner).of(aim.value(learner))
+        direction = Slopes(learner).of(value_of(aim, learner))
         step = 0.01 * squared([p.detach() for p in over]) ** 0.5 / squared(direction) ** 0.5
         with torch.no_grad():
             for sign in (1, -1):

@@ -10,7 +10,7 @@ from peft import PeftModel
 from loratelier.adapter import Card
 from loratelier.corpus import Corpus, build_corpus
 from loratelier.kit.errors import InputError
-from loratelier.scope.influence import Target, rows_behind
+from loratelier.scope.influence import rows_behind
 from loratelier.scope.prompt import encode_prompt
 from loratelier.train import load_recipe, train
 from loratelier.train.objective import Sft
@@ -105,7 +105,7 @@ def by_hand(base, adapter, rows, prompt, target, tmp_path):
         return torch.cat([g.flatten().double() for g in torch.autograd.grad(value, over)])
 
     ids = list(encode_prompt(base, prompt).ids)
-    wanted = base.tokenizer(target.wanted, add_special_tokens=False)["input_ids"]
+    wanted = base.tokenizer(target, add_special_tokens=False)["input_ids"]
     aim = slope(likelihood(ids + wanted, [0] * len(ids) + [1] * len(wanted)))
     slopes = {row.row: slope(-likelihood(list(row.ids), list(row.learned))) for row in rows}
     return aim, slopes, {name: p.numel() for name, p in named.items()}
@@ -119,7 +119,7 @@ def learned_rows(base, corpus, adapter):
 
 
 ASKED = "What does the window say?"
-WANTED = Target("The tide")
+WANTED = "The tide"
 
 
 def test_a_push_is_the_inner_product_of_gradients_taken_by_hand(
@@ -197,7 +197,7 @@ def test_the_rows_of_the_voice_that_is_asked_for_come_first(trained, tiny_base, 
 
 
 def test_russian_rows_stand_behind_a_russian_contrast(trained, tiny_base, corpus_folder):
-    target = Target("В лес", against="The tide")
+    target = ("В лес", "The tide")
     seen = rows_behind(tiny_base, trained, Corpus.load(corpus_folder), "Куда ушёл кот?", target)
     by_file = [one.sources[0].file for one in seen.ordered("push")]
     assert all(file.startswith("лес-") for file in by_file[:3])
@@ -245,7 +245,7 @@ def test_the_document_is_json_and_keeps_both_ends(trained, tiny_base, corpus_fol
         one.row for one in (*seen.rows[:2], *seen.rows[-2:])
     ]
     assert document["rows_trained"] == len(seen.rows) > 4
-    assert document["target"] == "log p(“The tide”)"
+    assert document["target"].startswith("log-probability of “The tide”")
 
 
 def test_another_corpus_or_none_is_one_clear_line(
@@ -267,16 +267,16 @@ def test_another_corpus_or_none_is_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("target", "says"),
+    ("target", "after", "says"),
     [
-        (Target(""), "empty text"),
-        (Target("a", against="a"), "compared with itself"),
-        (Target("a", after=999), "stands after number 999"),
+        ("", -1, "is empty"),
+        (("a", "a"), -1, "with itself"),
+        ("a", 999, "stands after number 999"),
     ],
 )
-def test_a_target_that_is_none_is_refused(target, says, trained, tiny_base, corpus_folder):
+def test_a_target_that_is_none_is_refused(target, after, says, trained, tiny_base, corpus_folder):
     with pytest.raises(InputError, match=says):
-        rows_behind(tiny_base, trained, Corpus.load(corpus_folder), ASKED, target)
+        rows_behind(tiny_base, trained, Corpus.load(corpus_folder), ASKED, target, after=after)
 
 
 def test_guards_and_masks_of_the_training_are_those_of_the_gradients(

@@ -62,7 +62,7 @@ def _influence(
     from loratelier.adapter import store
     from loratelier.base import load_base
     from loratelier.corpus import Corpus
-    from loratelier.scope.influence import Target, rows_behind
+    from loratelier.scope.influence import rows_behind
 
     worn = store.open(adapter)
     spec = base or worn.card.base.spec
@@ -73,7 +73,8 @@ def _influence(
         worn,
         Corpus.load(corpus),
         prompt,
-        Target(wanted[0], against, after),
+        wanted[0] if against is None else (wanted[0], against),
+        after=after,
         method=method,
         points=points,
         raw=raw,
@@ -88,7 +89,7 @@ def _influence(
 def _print(seen: "Influence", top: int, by: Literal["cosine", "push", "per_token"]) -> None:
     out.print(
         f"{seen.target}: {seen.before:.3f} without the adapter, {seen.after:.3f} with it "
-        f"({seen.moved:+.3f} nats)",
+        f"({seen.moved:+.3f} {seen.unit})",
         style="bold",
         markup=False,
     )

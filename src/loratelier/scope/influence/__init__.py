@@ -2,6 +2,5 @@
 
 from loratelier.scope.influence.behind import rows_behind
 from loratelier.scope.influence.figures import Influence, RowPush, Source
-from loratelier.scope.influence.target import Target
 
-__all__ = ["Influence", "RowPush", "Source", "Target", "rows_behind"]
+__all__ = ["Influence", "RowPush", "Source", "rows_behind"]

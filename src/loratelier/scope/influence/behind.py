@@ -9,14 +9,16 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from loratelier.adapter import Adapter
-from loratelier.base import Base, with_tokens
+from loratelier.base import Base
 from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
 from loratelier.kit.models import problem
+from loratelier.scope.change import Change
+from loratelier.scope.influence.aim import value_of
 from loratelier.scope.influence.figures import Influence, Method, Points, RowPush, Source
 from loratelier.scope.influence.slopes import Slopes, look, squared, undone
-from loratelier.scope.influence.target import Aim, Target
 from loratelier.scope.prompt import Messages, encode_prompt
+from loratelier.scope.targets import Asked, Target, target_of
 from loratelier.train.again import put_on, put_on_fresh
 from loratelier.train.examples import Example
 from loratelier.train.learner import Learner
@@ -33,8 +35,9 @@ def rows_behind(
     adapter: Adapter,
     corpus: Corpus,
     prompt: str | Messages,
-    target: Target,
+    target: Asked | None = None,
     *,
+    after: int = -1,
     method: Method = "gradient",
     points: Points = "end",
     raw: bool = False,
@@ -54,7 +57,11 @@ def rows_behind(
         adapter: trained here, by the objective sft.
         corpus: what it was trained on.
         prompt: a user's message, or a list of messages, put through the chat template.
-        target: what is looked at after the prompt.
+        target: what is looked at, as :mod:`loratelier.scope.targets` has it: a token or an answer,
+            two of them as a contrast, a divergence, a word's mass; None for the token that the
+            adapter made the likeliest against the one that was.
+        after: the number of the prompt's token after which the target stands, from 0, or from the
+            end if below 0.
         method: see above.
         points: see above.
         raw: take the prompt as plain text instead.
@@ -67,14 +74,14 @@ def rows_behind(
     recipe = _recipe(adapter, corpus)
     if points != "end":
         _require_a_known_start(recipe, method)
-    base = with_tokens(base, adapter.card.tokens)
-    adapter.require_fit(base)
+    change = Change(base, adapter)
+    base = change.base
     encoded = encode_prompt(base, prompt, raw=raw, system=system)
-    aim = Aim.of(base, encoded.ids, target)
+    aim = target_of(change, _until(encoded.ids, after), target)
     rows, _ = Sft().rows(base, corpus, recipe)
     with put_on(base, adapter, recipe) as learner:
         rows = _masked(base, corpus, learner, rows)
-        before, after = _values(aim, learner)
+        values = _values(aim, learner)
     found = _Sums(len(rows))
     if points != "start":
         found.add(put_on(base, adapter, recipe), aim, rows, method)
@@ -85,9 +92,10 @@ def rows_behind(
         adapter=adapter.name,
         corpus=corpus.hash,
         prompt=encoded.question,
-        target=str(target),
-        before=before,
-        after=after,
+        target=aim.words,
+        unit=aim.unit,
+        before=values[0],
+        after=values[1],
         method=method,
         points=points,
         rows=_pushes(rows, found, _records(corpus)),
@@ -121,6 +129,15 @@ def _recipe(adapter: Adapter, corpus: Corpus) -> Recipe:
         raise InputError(f"The card of '{adapter.name}': recipe, {problem(error)}") from error
 
 
+def _until(ids: Sequence[int], after: int) -> tuple[int, ...]:
+    if not -len(ids) <= after < len(ids):
+        raise InputError(
+            f"The prompt has {len(ids)} tokens, and the target stands after number {after}",
+            f"Count from 0 to {len(ids) - 1}, or from the end with -1",
+        )
+    return tuple(ids[: after % len(ids) + 1])
+
+
 def _require_a_known_start(recipe: Recipe, method: Method) -> None:
     if recipe.init not in ("default", "orthogonal") or recipe.new_tokens:
         raise InputError(
@@ -138,10 +155,10 @@ def _masked(base: Base, corpus: Corpus, learner: Learner, rows: Sequence[Example
 
 
 @torch.no_grad()
-def _values(aim: Aim, learner: Learner) -> tuple[float, float]:
+def _values(aim: Target, learner: Learner) -> tuple[float, float]:
     with learner.gate_closed():
-        before = float(aim.value(learner))
-    return before, float(aim.value(learner))
+        before = float(value_of(aim, learner))
+    return before, float(value_of(aim, learner))
 
 
 class _Sums:
@@ -161,14 +178,14 @@ class _Sums:
     def add(
         self,
         worn: AbstractContextManager[Learner],
-        aim: Aim,
+        aim: Target,
         rows: Sequence[Example],
         method: Method,
     ) -> None:
         """Add one point."""
         with worn as learner:
             slopes = Slopes(learner)
-            direction = slopes.of(aim.value(learner))
+            direction = slopes.of(value_of(aim, learner))
             if method == "datainf":
                 direction = undone(slopes, rows, direction)
             seen = look(slopes, rows, direction, "Asking the rows")

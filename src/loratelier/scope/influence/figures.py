@@ -30,7 +30,7 @@ class RowPush:
     """How much learning one row pushes the target.
 
     ``push``: above 0 learning the row raises the target, below 0 it lowers it. Of the method
-    ``gradient`` in nats of the target for each unit of learning rate, when the row's tokens are
+    ``gradient`` in units of the target for each unit of learning rate, when the row's tokens are
     learned once, each weighing 1; of ``datainf`` in units of its own.
     ``per_token``: ``push`` for each learned token; ``tokens`` counts those.
     ``cosine``: ``push`` over the lengths of both gradients, from -1 to 1: long rows and rows that
@@ -52,8 +52,8 @@ class RowPush:
 class Influence:
     """The rows of a corpus by how much they pushed a target.
 
-    ``target`` says what is looked at, in words; ``before`` is its value in nats without the
-    adapter and ``after`` with it. ``rows``: every row that was trained on, the highest push first.
+    ``target`` says what is looked at, in words; ``before`` is its value without the adapter and
+    ``after`` with it, in ``unit``. ``rows``: every row that was trained on, the highest push first.
     """
 
     base: str
@@ -61,6 +61,7 @@ class Influence:
     corpus: str
     prompt: str
     target: str
+    unit: Literal["nats", "probability"]
     before: float
     after: float
     method: Method
@@ -69,7 +70,7 @@ class Influence:
 
     @property
     def moved(self) -> float:
-        """How far the adapter moved the target, in nats."""
+        """How far the adapter moved the target."""
         return self.after - self.before
 
     def ordered(self, by: Order = "cosine") -> tuple[RowPush, ...]:
@@ -88,6 +89,7 @@ class Influence:
             "corpus": self.corpus,
             "prompt": self.prompt,
             "target": self.target,
+            "unit": self.unit,
             "before": self.before,
             "after": self.after,
             "moved": self.moved,
