@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loratelier.compose import Conflict, compare_adapters, merge_adapters
     from loratelier.corpus import Corpus, build_corpus, repair_text
     from loratelier.kit.errors import InputError
+    from loratelier.route import Decision, Router
     from loratelier.scope import Attribution, Inspection, attribute, inspect_prompt
     from loratelier.train import Recipe, train
 
@@ -26,9 +27,11 @@ __all__ = [
     "Base",
     "Conflict",
     "Corpus",
+    "Decision",
     "InputError",
     "Inspection",
     "Recipe",
+    "Router",
     "attribute",
     "build_corpus",
     "compare_adapters",
@@ -47,9 +50,11 @@ _ROOM_OF = {
     "Base": "loratelier.base",
     "Conflict": "loratelier.compose",
     "Corpus": "loratelier.corpus",
+    "Decision": "loratelier.route",
     "InputError": "loratelier.kit.errors",
     "Inspection": "loratelier.scope",
     "Recipe": "loratelier.train",
+    "Router": "loratelier.route",
     "attribute": "loratelier.scope",
     "build_corpus": "loratelier.corpus",
     "compare_adapters": "loratelier.compose",

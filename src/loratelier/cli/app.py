@@ -17,6 +17,7 @@ from loratelier.cli import (
     demo,
     influence,
     inspect,
+    route,
     teach,
     train,
 )
@@ -42,6 +43,7 @@ app.add_typer(adapters.app, name="adapters")
 inspect.register(app)
 influence.register(app)
 compose.register(app)
+app.add_typer(route.app, name="route")
 chat.register(app)
 demo.register(app)
 

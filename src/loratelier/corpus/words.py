@@ -34,6 +34,12 @@ def is_known(word: str) -> bool:
     return known
 
 
+@lru_cache(maxsize=50_000)
+def lemmas(word: str) -> frozenset[str]:
+    """Return every dictionary form that a Russian word may be a form of; guessed if unknown."""
+    return frozenset(each.normal_form for each in _dictionary().parse(word.lower()))
+
+
 def known_share(text: str) -> float:
     """Return how much of a text above ASCII is Russian words that the dictionary knows, 0 to 1.
 
