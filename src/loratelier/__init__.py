@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from loratelier.base import Base, load_base, with_tokens
     from loratelier.compose import Conflict, compare_adapters, merge_adapters
     from loratelier.corpus import Corpus, build_corpus, repair_text
+    from loratelier.edit import Edit, set_distribution
     from loratelier.kit.errors import InputError
     from loratelier.route import Decision, Router
     from loratelier.scope import Attribution, Inspection, attribute, inspect_prompt
@@ -28,6 +29,7 @@ __all__ = [
     "Conflict",
     "Corpus",
     "Decision",
+    "Edit",
     "InputError",
     "Inspection",
     "Recipe",
@@ -39,6 +41,7 @@ __all__ = [
     "load_base",
     "merge_adapters",
     "repair_text",
+    "set_distribution",
     "train",
     "with_tokens",
 ]
@@ -51,6 +54,7 @@ _ROOM_OF = {
     "Conflict": "loratelier.compose",
     "Corpus": "loratelier.corpus",
     "Decision": "loratelier.route",
+    "Edit": "loratelier.edit",
     "InputError": "loratelier.kit.errors",
     "Inspection": "loratelier.scope",
     "Recipe": "loratelier.train",
@@ -62,6 +66,7 @@ _ROOM_OF = {
     "load_base": "loratelier.base",
     "merge_adapters": "loratelier.compose",
     "repair_text": "loratelier.corpus",
+    "set_distribution": "loratelier.edit",
     "train": "loratelier.train",
     "with_tokens": "loratelier.base",
 }

@@ -46,7 +46,8 @@ class Card(Strict):
 
     Of a merge: ``parents`` with their weights, the ``method``, the ``basis`` that its result
     belongs to, the relative ``truncation_error`` of its rank over all sites, and under ``merge``
-    the options, that error by site, and what was checked.
+    the options, that error by site, and what was checked. Under ``edits`` stands which ranks of it
+    set probabilities by hand, see :mod:`loratelier.edit.stack`.
     """
 
     card_version: Literal[1] = 1
@@ -64,6 +65,7 @@ class Card(Strict):
     basis: str | None = None
     truncation_error: float | None = None
     merge: dict[str, Any] = Field(default_factory=dict)
+    edits: dict[str, Any] = Field(default_factory=dict)
     created: str | None = None
     notes: list[str] = Field(default_factory=list)
 

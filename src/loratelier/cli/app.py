@@ -15,6 +15,7 @@ from loratelier.cli import (
     compose,
     corpus,
     demo,
+    edit,
     influence,
     inspect,
     route,
@@ -44,6 +45,7 @@ inspect.register(app)
 influence.register(app)
 compose.register(app)
 app.add_typer(route.app, name="route")
+edit.register(app)
 chat.register(app)
 demo.register(app)
 
