@@ -1,7 +1,7 @@
 """``loratelier route``: which adapter would be worn for a text, and why."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class _TextOrVerb(TyperGroup):
     """Takes what is no verb of its own for the text that a decision is wanted for."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the verb ``explain`` before arguments that begin with none."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["explain", *args]
