@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loratelier.adapter import Adapter
     from loratelier.bank import AdapterBank
     from loratelier.base import Base, load_base, with_tokens
+    from loratelier.check import Verdict, check_adapter
     from loratelier.compose import Conflict, compare_adapters, merge_adapters
     from loratelier.corpus import Corpus, build_corpus, repair_text
     from loratelier.edit import Edit, set_distribution
@@ -34,8 +35,10 @@ __all__ = [
     "Inspection",
     "Recipe",
     "Router",
+    "Verdict",
     "attribute",
     "build_corpus",
+    "check_adapter",
     "compare_adapters",
     "inspect_prompt",
     "load_base",
@@ -62,6 +65,8 @@ _ROOM_OF = {
     "attribute": "loratelier.scope",
     "build_corpus": "loratelier.corpus",
     "compare_adapters": "loratelier.compose",
+    "Verdict": "loratelier.check",
+    "check_adapter": "loratelier.check",
     "inspect_prompt": "loratelier.scope",
     "load_base": "loratelier.base",
     "merge_adapters": "loratelier.compose",

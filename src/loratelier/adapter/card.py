@@ -43,6 +43,7 @@ class Card(Strict):
     counts as unproven for every base. ``effect`` is written when the adapter is saved, for readers
     that have only the card; what is here decides by the tensors. ``tokens`` are words that the
     adapter brought as new tokens, with their numbers: ``with_tokens`` gives them to a base.
+    ``verdict`` is what the last check found; ``strength`` is the one that calibration recommends.
 
     Of a merge: ``parents`` with their weights, the ``method``, the ``basis`` that its result
     belongs to, the relative ``truncation_error`` of its rank over all sites, and under ``merge``
@@ -60,6 +61,7 @@ class Card(Strict):
     tokens: dict[str, int] = Field(default_factory=dict)
     effect: bool | None = None
     verdict: dict[str, Any] | None = None
+    strength: float | None = None
     parents: list[dict[str, Any]] = Field(default_factory=list)
     method: str | None = None
     basis: str | None = None

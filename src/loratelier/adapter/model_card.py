@@ -54,8 +54,14 @@ def render(
             "`add_tokens`, in this order, and the model is resized to the tokenizer's length; "
             "LoRAtelier does it by itself"
         )
+    if card.strength is not None:
+        facts.append(
+            f"- Recommended strength {card.strength:g}: LoRAtelier wears it so by default, other "
+            "tools at 1"
+        )
     parts.append("\n".join(facts) + "\n")
     parts.extend(_figures(card))
+    parts.extend(_verdict(card))
     return "\n".join(parts)
 
 
@@ -85,3 +91,17 @@ def _figures(card: Card) -> list[str]:
             f"{metrics['general_bpb']:.4f} ({metrics['general_bpb_change']:+.2%})"
         )
     return ["## Measured when it was trained\n", "\n".join(lines) + "\n"] if lines else []
+
+
+def _verdict(card: Card) -> list[str]:
+    """Say what the last check found; a verdict of another form says nothing here."""
+    verdict = card.verdict or {}
+    findings = verdict.get("findings", [])
+    if not findings:
+        return []
+    failed = [
+        f"- {one['sentence']['en']} {one['remedy']['en']}" for one in findings if not one["passed"]
+    ]
+    said = "It failed" if failed else "It passed"
+    first = f"{said} at strength {verdict['strength']:g}, on {verdict['base']}."
+    return ["## Checked\n", "\n".join([first, "", *failed] if failed else [first]) + "\n"]

@@ -4,12 +4,16 @@ import dataclasses
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loratelier.adapter.adapter import Adapter
+from loratelier.adapter.card import FILE as CARD_FILE
+from loratelier.adapter.model_card import FILE as README
 from loratelier.kit.errors import InputError, did_you_mean
-from loratelier.kit.files import UNFINISHED
+from loratelier.kit.files import UNFINISHED, write_atomic
 from loratelier.kit.home import room
 
 _NAME = re.compile(r"\w[\w.-]{0,63}")
@@ -107,6 +111,26 @@ def export_adapter(name: str, folder: str | Path, *, replace: bool = False) -> P
     target = Path(folder).expanduser()
     open(require_stored(name)).save(target, replace=replace)
     return target.resolve()
+
+
+def update_card(folder: Path, changes: Mapping[str, Any]) -> Adapter:
+    """Write something new on an adapter's card, and leave everything else in its folder alone.
+
+    The README.md is written anew where the adapter has a card of ours; another tool's stays.
+
+    Raises:
+        InputError: the folder holds no adapter, or cannot be written.
+    """
+    adapter = Adapter.load(folder)
+    ours = (folder / CARD_FILE).exists()
+    adapter = dataclasses.replace(adapter, card=adapter.card.model_copy(update=dict(changes)))
+    try:
+        write_atomic(folder / CARD_FILE, adapter.card.model_dump_json(indent=2))
+        if ours:
+            write_atomic(folder / README, adapter.describe())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror})") from error
+    return adapter
 
 
 def remove(name: str) -> None:

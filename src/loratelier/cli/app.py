@@ -12,6 +12,7 @@ from loratelier.cli import (
     adapters,
     bases,
     chat,
+    check,
     compose,
     corpus,
     demo,
@@ -46,6 +47,7 @@ influence.register(app)
 compose.register(app)
 app.add_typer(route.app, name="route")
 edit.register(app)
+check.register(app)
 chat.register(app)
 demo.register(app)
 
