@@ -26,6 +26,8 @@ from loratelier.kit.errors import InputError
 _ATTENTION = "loratelier_plan"
 Attention = Literal["rows", "varlen", "padded", "eager"]
 Device = Literal["cpu", "cuda"]
+# glibc gives tensors of this size memory of their own, which goes back to the system with them.
+_OWN_MEMORY = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,17 @@ class Walked:
     ``activations``: what was there when the decoder had ended, and still is. ``gradients``: of the
     trained weights. ``passing``: all else, the loss and its logits among it. ``kept``: what was
     there when the decoder had ended, whether or not it is at the fullest moment.
+
+    Of the tensors that a CPU's allocator keeps in its heap: ``heaped``, those at the fullest moment
+    together, and ``churned``, all that were ever made together.
     """
 
     activations: int
     gradients: int
     passing: int
     kept: int
+    heaped: int
+    churned: int
 
     @property
     def total(self) -> int:
@@ -128,6 +135,8 @@ def _walk(
         gradients=gradients + there,
         passing=sum(fullest.values()) - gradients - activations,
         kept=sum(kept.values()),
+        heaped=sum(size for size in fullest.values() if size < _OWN_MEMORY),
+        churned=live.churned(),
     )
 
 
@@ -163,6 +172,10 @@ class _Live(TorchDispatchMode):
     def fullest(self) -> dict[int, int]:
         """Return the sizes of those that were there when there was most."""
         return self._after(self._when)
+
+    def churned(self) -> int:
+        """Return the bytes of all tensors that were ever in the allocator's heap."""
+        return sum(size for size in self._sizes.values() if size < _OWN_MEMORY)
 
     def _after(self, events: int) -> dict[int, int]:
         there: dict[int, int] = {}
