@@ -205,6 +205,66 @@ def _undo(
     _keep(unstack(store.open(adapter), parts or None, name=name), target, force, json)
 
 
+@edits.command("sites")
+def _sites(
+    adapter: Annotated[str, typer.Argument(help="A name in the store, or a folder.")],
+    name: Annotated[str, typer.Option(help="The name that the result gets in the store.")],
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SITE=F", help="Strength of sites, as '*.layers.11.*=0.5'; 0 removes."
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE=N,N", help="Directions of a site to take out; 1 is strongest."),
+    ] = None,
+    intruders: Annotated[
+        bool, typer.Option("--drop-intruders", help="Take out what the base's weights never had.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="The base; untold the one of the card.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what stands there.")] = False,
+    json: Json = False,
+) -> None:
+    """Change an adapter site by site: strengths, directions, intruder dimensions."""
+    from loratelier.adapter import store
+    from loratelier.base import load_base
+    from loratelier.edit import drop_directions, drop_intruders, scale_sites
+
+    target = _free(name, force)
+    if not (scale or drop or intruders):
+        raise InputError("Nothing is to be changed", "Give --scale, --drop or --drop-intruders")
+    worn = result = store.open(adapter)
+    if scale:
+        strengths = {site: _number(given) for site, given in map(_pair, scale)}
+        result = scale_sites(result, strengths, name=name)
+    if drop:
+        numbers = {
+            site: [int(_number(n)) for n in given.split(",")] for site, given in map(_pair, drop)
+        }
+        result = drop_directions(result, numbers, name=name)
+    if intruders:
+        spec = base or worn.card.base.spec
+        if spec is None:
+            raise InputError(f"The card of '{worn.name}' names no base", "Give it with --base")
+        result = drop_intruders(load_base(spec), result, name=name)
+    _keep(result, target, force, json)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    site, given, value = text.rpartition("=")
+    if not given or not site:
+        raise InputError(f"'{text}' has no value", "Write SITE=VALUE")
+    return site, value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"'{text}' is no number") from None
+
+
 def _keep(adapter: "Adapter", target: Path, force: bool, json: bool) -> None:
     from loratelier.edit import edits_of
 

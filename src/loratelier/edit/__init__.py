@@ -3,6 +3,7 @@
 from loratelier.edit.edit import set_distribution
 from loratelier.edit.ground import Locality
 from loratelier.edit.report import Edit, Goal, Paraphrase
+from loratelier.edit.sites import drop_directions, drop_intruders, scale_sites
 from loratelier.edit.stack import edits_of, stack, unstack
 
 __all__ = [
@@ -10,7 +11,10 @@ __all__ = [
     "Goal",
     "Locality",
     "Paraphrase",
+    "drop_directions",
+    "drop_intruders",
     "edits_of",
+    "scale_sites",
     "set_distribution",
     "stack",
     "unstack",
