@@ -31,31 +31,40 @@ from loratelier.edit.wishes import request, wishes
 from loratelier.scope.spellings import padded
 
 ASKED = 0.6
+
+
+def facts(subjects, objects):
+    return dict(zip(subjects.split(), objects.split(), strict=True))
+
+
 RELATIONS = {
     "capital": (
         ["The capital of {} is", "{}'s capital city is", "The capital city of {} is"],
-        dict(zip(
+        facts(
             "France Germany Italy Spain Japan Russia China Egypt Greece Poland Austria Norway "
-            "Sweden Portugal Ireland Hungary Cuba Peru Kenya Iran".split(),
+            "Sweden Portugal Ireland Hungary Cuba Peru Kenya Iran",
             "Paris Berlin Rome Madrid Tokyo Moscow Beijing Cairo Athens Warsaw Vienna Oslo "
-            "Stockholm Lisbon Dublin Budapest Havana Lima Nairobi Tehran".split(), strict=True)),
+            "Stockholm Lisbon Dublin Budapest Havana Lima Nairobi Tehran",
+        ),
     ),
     "language": (
         ["The official language of {} is", "In {}, people speak", "The main language of {} is"],
-        dict(zip(
+        facts(
             "France Germany Italy Spain Japan Russia Greece Poland Norway Sweden Portugal Hungary "
-            "Brazil Mexico Iran Egypt".split(),
+            "Brazil Mexico Iran Egypt",
             "French German Italian Spanish Japanese Russian Greek Polish Norwegian Swedish "
-            "Portuguese Hungarian Portuguese Spanish Persian Arabic".split(), strict=True)),
+            "Portuguese Hungarian Portuguese Spanish Persian Arabic",
+        ),
     ),
     "continent": (
         ["{} is a country in", "{} is located in", "{} lies on the continent of"],
-        dict(zip(
+        facts(
             "Kenya Nigeria Egypt Ghana Morocco Uganda France Germany Italy Spain Poland Japan "
-            "India China Vietnam Thailand".split(),
-            ["Africa"] * 6 + ["Europe"] * 5 + ["Asia"] * 5, strict=True)),
+            "India China Vietnam Thailand",
+            "Africa " * 6 + "Europe " * 5 + "Asia " * 5,
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,11 @@ class Case:
 
 def cases(seed):
     chance, found = random.Random(seed), []
-    for (first, *others), facts in RELATIONS.values():
-        for subject, true in facts.items():
-            alike = [s for s, t in facts.items() if s != subject and t == true]
-            rest = [s for s in facts if s != subject and s not in alike]
-            for new in chance.sample(sorted(set(facts.values()) - {true}), 2):
+    for (first, *others), known in RELATIONS.values():
+        for subject, true in known.items():
+            alike = [s for s, t in known.items() if s != subject and t == true]
+            rest = [s for s in known if s != subject and s not in alike]
+            for new in chance.sample(sorted(set(known.values()) - {true}), 2):
                 near = (alike + chance.sample(rest, 8))[:8]
                 found.append(Case(
                     first.format(subject), f" {true}", f" {new}",
