@@ -18,6 +18,7 @@ from loratelier.adapter.card import FILE as CARD_FILE
 from loratelier.adapter.card import Card, read_card
 from loratelier.adapter.extras import Extras, Pair
 from loratelier.adapter.fit import ExpertFit, require_fit
+from loratelier.adapter.inside import inside
 from loratelier.adapter.model_card import FILE as README
 from loratelier.adapter.model_card import render
 from loratelier.adapter.tensors import FILE as TENSORS_FILE
@@ -27,7 +28,8 @@ from loratelier.kit.errors import InputError
 from loratelier.kit.files import atomic_folder
 
 # What belongs in an adapter's folder; whatever else ships along is left alone and named.
-_OURS = frozenset({config.FILE, TENSORS_FILE, CARD_FILE, README})
+BEHAVIOUR_FILE = "behaviour.yaml"
+_OURS = frozenset({config.FILE, TENSORS_FILE, CARD_FILE, README, BEHAVIOUR_FILE})
 
 
 class Deltas(Mapping[str, Tensor]):
@@ -57,7 +59,8 @@ class Adapter:
     ``tensors`` maps a site, such as ``model.layers.11.mlp.down_proj``, to its pair
     (A [r, d_in], B [d_out, r]); the update of the site is ``scaling(site) * B @ A``. ``extras``
     holds whatever PEFT writes beside such pairs. ``ignored`` names what lay in its folder and was
-    not read: code, tokenizers, templates.
+    not read: code, tokenizers, templates. ``behaviour`` is the text of its behaviour tests, which
+    travel with it.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Adapter:
     card: Card = field(repr=False)
     extras: Extras = field(default=Extras(), repr=False)
     ignored: tuple[str, ...] = ()
+    behaviour: str | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, path: str | Path) -> "Adapter":
@@ -106,6 +110,7 @@ class Adapter:
             card,
             extras,
             ignored,
+            _behaviour(folder),
         )
 
     @classmethod
@@ -205,6 +210,8 @@ class Adapter:
             )
             (scratch / CARD_FILE).write_text(card.model_dump_json(indent=2), encoding="utf-8")
             (scratch / README).write_text(self.describe(), encoding="utf-8")
+            if self.behaviour is not None:
+                (scratch / BEHAVIOUR_FILE).write_text(self.behaviour, encoding="utf-8")
 
     def describe(self) -> str:
         """Return the model card, Markdown with the hub's front matter."""
@@ -338,6 +345,17 @@ class Adapter:
                 missing, left over or misshapen; see :func:`loratelier.adapter.fit.require_fit`.
         """
         return require_fit(self, model)
+
+
+def _behaviour(folder: Path) -> str | None:
+    """Return the text of an adapter's behaviour tests, if it brings any."""
+    path = inside(folder, BEHAVIOUR_FILE)
+    if not path.exists():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a text file") from error
 
 
 def _require_replaceable(folder: Path) -> None:

@@ -123,10 +123,10 @@ def own_rows(looks: Looks, rows: Sequence[Example]) -> Moved:
     return moved(looks, texts, "The adapter's own rows")
 
 
-def answer_text(looks: Looks, prompt: str, answer: str) -> Text:
+def answer_text(looks: Looks, prompt: str, answer: str, *, system: str | None = None) -> Text:
     """Return an answer after its prompt, in the chat template where the base has one."""
     raw = not looks.base.tokenizer.chat_template
-    asked = encode_prompt(looks.base, prompt, raw=raw).ids
+    asked = encode_prompt(looks.base, prompt, raw=raw, system=system).ids
     ids = looks.base.tokenizer(answer, add_special_tokens=False)["input_ids"]
     return Text((*asked, *ids), len(asked))
 

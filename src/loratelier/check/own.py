@@ -8,7 +8,6 @@ from typing import Any
 from loratelier.adapter import Adapter
 from loratelier.base import Base
 from loratelier.corpus import Corpus
-from loratelier.kit.errors import InputError
 from loratelier.kit.home import room
 from loratelier.train import Recipe
 from loratelier.train.examples import Example
@@ -51,18 +50,12 @@ def own_examples(base: Base, adapter: Adapter, corpus: Corpus) -> list[Example]:
     return [row for row in withheld or learned if any(row.learned)]
 
 
-def own_dialogues(adapter: Adapter, corpus: Corpus) -> list[tuple[str, str]]:
-    """Return (last user message, answer) of the rows; adapters of plain texts have none.
-
-    Raises:
-        InputError: no row is a dialogue.
-    """
+def own_dialogues(corpus: Corpus) -> list[tuple[str, str]]:
+    """Return (last request, its answer) of the rows that are dialogues."""
     rows: Sequence[dict[str, Any]] = corpus.rows.select(["messages"]).to_pylist()
     pairs = []
     for row in rows:
         messages = row["messages"] or []
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
             pairs.append((str(messages[-2]["content"]), str(messages[-1]["content"])))
-    if not pairs:
-        raise InputError(f"The corpus of '{adapter.name}' has no dialogues")
     return pairs

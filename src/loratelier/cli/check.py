@@ -27,6 +27,10 @@ def _check(
         Path | None,
         typer.Option(help="Its corpus; without it the one of the home that the card names."),
     ] = None,
+    behaviour: Annotated[
+        Path | None,
+        typer.Option(help="Behaviour tests; without it the behaviour.yaml that it brings along."),
+    ] = None,
     thresholds: Annotated[
         Path | None, typer.Option(help="A YAML file laid over the default thresholds.")
     ] = None,
@@ -52,6 +56,7 @@ def _check(
     from loratelier.base import load_base
     from loratelier.check import check_adapter, load_thresholds
     from loratelier.check.against import compare_verdicts, earlier_verdict
+    from loratelier.check.behaviour import load_behaviour, parse_behaviour
     from loratelier.check.own import find_corpus
     from loratelier.corpus import Corpus
 
@@ -60,6 +65,11 @@ def _check(
     # Read first: it may be the very card that is written at the end.
     earlier = earlier_verdict(against) if against is not None else None
     limits = load_thresholds(thresholds)
+    if behaviour is not None:
+        tests = load_behaviour(behaviour)
+    else:
+        where = str(folder / "behaviour.yaml")
+        tests = parse_behaviour(worn.behaviour, where) if worn.behaviour is not None else None
     place = corpus or find_corpus(worn)
     own = Corpus.load(place) if place else None
     spec = base or worn.card.base.spec
@@ -72,6 +82,7 @@ def _check(
         load_base(spec),
         worn,
         corpus=own,
+        behaviour=tests,
         thresholds=limits,
         strength=worn_at,
         items=items,
