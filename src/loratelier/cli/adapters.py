@@ -115,6 +115,8 @@ def _show(
                 f"({m['general_bpb_change']:+.2%})",
             )
         )
+    if card.strength is not None:
+        lines.append(("Strength", f"{card.strength:g}, recommended by calibration"))
     if card.method and card.truncation_error is not None:
         lines.append(("Merged", f"{card.method}, truncation error {card.truncation_error:.2%}"))
     lines += [("Parent", _parent(parent)) for parent in card.parents]

@@ -11,6 +11,7 @@ from loratelier import __version__
 from loratelier.cli import (
     adapters,
     bases,
+    calibrate,
     chat,
     check,
     compose,
@@ -48,6 +49,7 @@ compose.register(app)
 app.add_typer(route.app, name="route")
 edit.register(app)
 check.register(app)
+calibrate.register(app)
 chat.register(app)
 demo.register(app)
 

@@ -35,7 +35,8 @@ def _chat(
         typer.Option(help="The base; without it the one that the adapter's card names, or demo."),
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="From -2 to 4; 1 is as trained.", show_default="1")
+        float | None,
+        typer.Option(help="From -2 to 4; 1 is as trained.", show_default="the card's, or 1"),
     ] = None,
     system: Annotated[str | None, typer.Option(help="A system message.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a reply.")] = 256,

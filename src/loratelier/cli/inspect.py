@@ -48,7 +48,10 @@ def _inspect(
     continuation: Annotated[
         str | None, typer.Option(help="A text after the prompt to score as well.")
     ] = None,
-    strength: Annotated[float, typer.Option(help="From -2 to 4; 1 is as trained.")] = 1.0,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="From -2 to 4; 1 is as trained.", show_default="the card's, or 1"),
+    ] = None,
     look: Annotated[
         str,
         typer.Option(help="Parts inside the model, with commas between; 'none' for answers alone."),
@@ -93,7 +96,7 @@ def _inspect(
             prompts=prompts,
             corpus=corpus,
             split=split,
-            strength=strength,
+            strength=strength if strength is not None else (worn.card.strength or 1.0),
             top=top,
             raw=raw,
             system=system,
@@ -111,7 +114,7 @@ def _inspect(
         continuation=continuation,
         top=top,
         max_new_tokens=max_new_tokens,
-        strength=strength,
+        strength=strength if strength is not None else (worn.card.strength or 1.0),
         parts=() if look == "none" else [part.strip() for part in look.split(",")],
         target=_target(target),
         keywords=[word.strip() for word in keywords.split(",")] if keywords else (),

@@ -118,13 +118,14 @@ class Dialogue:
     def wear(self, adapter: Adapter | str, strength: float | None = None) -> str:
         """Put on an adapter, given or from the store, and return a line that says so.
 
-        Without ``strength`` it has the one that it had last, at first 1.
+        Without ``strength`` it has the one that it had last, at first its card's, or 1.
 
         Raises:
             InputError: no such adapter, one for another base, or a strength out of range.
         """
         loaded = adapter if isinstance(adapter, Adapter) else self._find(adapter)
-        wanted = self.strengths.get(loaded.name, 1.0) if strength is None else strength
+        first = 1.0 if loaded.card.strength is None else loaded.card.strength
+        wanted = self.strengths.get(loaded.name, first) if strength is None else strength
         check_strength(wanted)
         knowing = with_tokens(self.bare, loaded.card.tokens)
         loaded.require_fit(knowing)
