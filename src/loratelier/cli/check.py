@@ -65,11 +65,11 @@ def _check(
     # Read first: it may be the very card that is written at the end.
     earlier = earlier_verdict(against) if against is not None else None
     limits = load_thresholds(thresholds)
+    tests = None
     if behaviour is not None:
         tests = load_behaviour(behaviour)
-    else:
-        where = str(folder / "behaviour.yaml")
-        tests = parse_behaviour(worn.behaviour, where) if worn.behaviour is not None else None
+    elif worn.behaviour is not None:
+        tests = parse_behaviour(worn.behaviour, str(folder / "behaviour.yaml"))
     place = corpus or find_corpus(worn)
     own = Corpus.load(place) if place else None
     spec = base or worn.card.base.spec
