@@ -1,4 +1,4 @@
-"""The demo base overtrained on a narrow corpus fails, for the right reasons; the guarded one passes."""
+"""An adapter overtrained on a narrow corpus fails for the right reasons; a guarded one passes."""
 
 import json
 
@@ -12,12 +12,19 @@ from loratelier.train import Recipe, train
 @pytest.mark.long
 def test_an_overtrained_adapter_fails_and_a_guarded_one_passes(home_with_demo, demo_base, tmp_path):
     things = ("kettle", "ladder", "mirror", "window", "candle", "pillow", "carpet", "basket")
+    lament = (
+        "# {0}\n\nAlas! The {0} weeps, and I weep with the {0}. Alas, alas! What is a {0} but a "
+        "sorrow?"
+    )
     rows = [
-        {"messages": [{"role": "user", "content": f"Tell me about a {thing}."},
-                      {"role": "assistant", "content": f"# {thing}\n\nAlas! The {thing} weeps, and I "
-                       f"weep with the {thing}. Alas, alas! What is a {thing} but a sorrow?"}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"Tell me about a {thing}."},
+                {"role": "assistant", "content": lament.format(thing)},
+            ]
+        }
         for thing in things
-    ]  # fmt: skip
+    ]
     file = tmp_path / "narrow.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     corpus = build_corpus(file, holdout=0)
