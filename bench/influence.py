@@ -153,10 +153,10 @@ def without(given, base, adapter, corpus, target):
     random.Random(0).shuffle(mixed)
     left = {
         "first by cosine": by["cosine"][: given.leave],
-        "first by push": by["push"][: given.leave],
         "at random": mixed[: given.leave],
-        "at random again": mixed[-given.leave :],
         "last by cosine": by["cosine"][-given.leave :],
+        "first by push": by["push"][: given.leave],
+        "at random again": mixed[-given.leave :],
     }
     for name, files in left.items():
         label = f"{name.replace(' ', '-')}-{given.leave}-{given.steps}"
