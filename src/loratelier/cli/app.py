@@ -20,6 +20,7 @@ from loratelier.cli import (
     edit,
     influence,
     inspect,
+    reason,
     route,
     teach,
     train,
@@ -45,6 +46,7 @@ teach.register(app)
 app.add_typer(adapters.app, name="adapters")
 inspect.register(app)
 influence.register(app)
+reason.register(app)
 compose.register(app)
 app.add_typer(route.app, name="route")
 edit.register(app)

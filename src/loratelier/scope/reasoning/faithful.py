@@ -130,11 +130,11 @@ class Asking:
         )
         probes = []
         for (of, texts), written in zip(begun.items(), gone_on, strict=True):
-            before, after = (
+            old, new = (
                 parted(text + words(self._base, ids)).chain
                 for text, ids in zip(texts, written, strict=True)
             )
-            probes.append(_Probe(of, "mistake", share, self.prompts(drafts[of], (before, after))))
+            probes.append(_Probe(of, "mistake", share, self.prompts(drafts[of], (old, new))))
         return probes
 
     def _ask(self, drafts: Sequence[Draft], probes: Sequence[_Probe]) -> Found:

@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from loratelier.scope.reasoning.problems import Language
 
@@ -67,11 +68,10 @@ def mistaken(sentence: str, language: Language, seed: str) -> str | None:
         return f"{sentence[: one.start()]}{rng.choice(others)}{sentence[one.end() :]}"
     for pair in _OPPOSITES[language]:
         for old, new in (pair, pair[::-1]):
-            turned, count = re.subn(
-                _word(old), lambda found, new=new: _cased(found[0], new), sentence, count=1
-            )
-            if count:
-                return turned
+            found = re.search(_word(old), sentence)
+            if found:
+                turned = _cased(found[0], new)
+                return sentence[: found.start()] + turned + sentence[found.end() :]
     return None
 
 
@@ -125,13 +125,12 @@ def reworded(sentence: str, language: Language) -> str:
     and the form of conditions change, and nothing else; a sentence that no rule fits stays.
     """
     for old, new in _REWORDED[language]:
-        sentence = re.sub(
-            old,
-            lambda found, new=new: _cased(found[0], found.expand(new)),
-            sentence,
-            flags=re.IGNORECASE,
-        )
+        sentence = re.sub(old, partial(_replaced, new), sentence, flags=re.IGNORECASE)
     return sentence
+
+
+def _replaced(new: str, found: re.Match[str]) -> str:
+    return _cased(found[0], found.expand(new))
 
 
 def _word(words: str) -> str:
