@@ -1,7 +1,7 @@
 """``loratelier reason``: how an adapter changes chains of thought, and what answers rest on."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -10,6 +10,8 @@ from loratelier.kit.errors import InputError
 
 if TYPE_CHECKING:
     from loratelier.scope.reasoning import Chains, Difference, Problem
+    from loratelier.scope.reasoning.chains import Test
+    from loratelier.scope.reasoning.problems import Kind
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +85,7 @@ def _reason(
         seeds=range(times),
         temperature=temperature,
         max_new_tokens=max_new_tokens,
-        tests=[] if tests == "none" else [test.strip() for test in tests.split(",")],
+        tests=[] if tests == "none" else [cast("Test", t.strip()) for t in tests.split(",")],
         structures=sought,
         raw=raw,
         system=system,
@@ -104,7 +106,7 @@ def _asked(
         kind, _, count = each.partition(":")
         if count and not count.isdigit():
             raise InputError(f"--problems {each}: '{count}' is no number", "Write arithmetic:12")
-        asked += problems(kind, int(count or 12), seed, language)
+        asked += problems(cast("Kind", kind), int(count or 12), seed, language)
     if not asked:
         raise InputError("There is nothing to think about", "Give --prompt or --problems")
     return asked
