@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import loratelier
 from loratelier.corpus.structures import Structure, recognise
 from loratelier.corpus.written import read_written
 from loratelier.kit.errors import InputError
@@ -31,7 +30,7 @@ def shipped() -> tuple[Structure, ...]:
     Raises:
         InputError: the templates are missing.
     """
-    package = Path(loratelier.__file__).parent
+    package = Path(__file__).parents[2]
     for place in (package.parents[1], package):
         folder = place / "examples" / "structures"
         if folder.is_dir():
