@@ -3,10 +3,14 @@
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from loratelier.base import Base
+from loratelier.corpus.score.likeness import Vectors
 from loratelier.kit.errors import InputError
 from loratelier.route import stages
+from loratelier.route.by_sense import Sensed, Senses, by_embedding, by_learned
 from loratelier.route.conflicts import apart, disagreeing
 from loratelier.route.decision import Choice, Decision
+from loratelier.route.learned import LowRank
 from loratelier.route.messages import (
     Message,
     Messages,
@@ -37,19 +41,22 @@ class Router:
 
     Args:
         policy: the policy; :meth:`load` watches a file, :meth:`auto` needs none.
+        base: reads requests for the stages by hidden states; without it the policy's is loaded
+            once such a stage is reached.
     """
 
-    def __init__(self, policy: Policy | Watched) -> None:
+    def __init__(self, policy: Policy | Watched, *, base: Base | None = None) -> None:
         self._source = policy
+        self.senses = Senses(base)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Router":
+    def load(cls, path: str | Path, *, base: Base | None = None) -> "Router":
         """Make a router of a policy file, which is read again whenever it changes.
 
         Raises:
             InputError: the file is missing or is no policy; one line that names the key.
         """
-        return cls(Watched(Path(path).expanduser(), _check))
+        return cls(Watched(Path(path).expanduser(), _check), base=base)
 
     @classmethod
     def auto(cls, names: Iterable[str]) -> "Router":
@@ -72,6 +79,7 @@ class Router:
         name: Name | None = None,
         allowed: Collection[str] | None = None,
         previous: Decision | None = None,
+        state: Vectors | None = None,
     ) -> Decision:
         """Decide what is worn for the answer to a conversation.
 
@@ -82,29 +90,41 @@ class Router:
             allowed: the adapters that this caller may use; None for all. What is not allowed is
                 treated as if it were not there.
             previous: the decision of the turn before.
+            state: the mean last hidden state of the latest user turn, [hidden], from whoever has
+                read it already; without it the base reads the turn once more where a stage needs
+                it.
 
         Raises:
             InputError: ``name`` is not there, or the messages are none.
         """
         given = as_messages(messages)
-        policy = permitted(self.policy, None if allowed is None else frozenset(allowed))
+        whole = self.policy
+        policy = permitted(whole, None if allowed is None else frozenset(allowed))
         question = _question(given, policy, name)
-        choice = settle(_choose(question), previous, question) or _NOBODY
+        choice = _choose(question, Sensed(self.senses, whole, state))
+        choice = settle(choice, previous, question) or _NOBODY
         return _decision(choice, previous, question)
 
 
-_BY_STAGE: dict[str, Callable[[Question], Choice | None]] = {
+_BY_WORDS: dict[str, Callable[[Question], Choice | None]] = {
     "name": stages.by_name,
     "signals": stages.by_signals,
     "roles": stages.by_words,
     "keywords": stages.by_keywords,
     "kind": stages.by_kind,
 }
+_BY_SENSE: dict[str, Callable[[Question, Sensed], Choice | None]] = {
+    "embedding": by_embedding,
+    "learned": by_learned,
+}
 
 
-def _choose(question: Question) -> Choice | None:
+def _choose(question: Question, sensed: Sensed) -> Choice | None:
     for stage in question.policy.stages:
-        choice = _BY_STAGE[stage](question) if stage in _BY_STAGE else None
+        if stage in _BY_SENSE:
+            choice = _BY_SENSE[stage](question, sensed)
+        else:
+            choice = _BY_WORDS[stage](question)
         if choice is not None:
             return choice
     return None
@@ -165,8 +185,10 @@ def _check(policy: Policy) -> None:
     """Refuse a policy whose files are not there.
 
     Raises:
-        InputError: a report or a corpus is missing or damaged.
+        InputError: a report, a corpus or a trained router is missing or damaged.
     """
+    if policy.learned is not None:
+        LowRank.load(policy.learned.folder)
     if policy.conflicts is not None:
         disagreeing(policy.conflicts)
     for name, rule in policy.adapters.items():

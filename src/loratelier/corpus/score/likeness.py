@@ -29,13 +29,25 @@ def gram_vectors(texts: Sequence[str]) -> Vectors:
     tf is 1 + ln(count), idf is ln((1 + texts) / (1 + texts with it)) + 1. A text of fewer than
     three characters is the zero vector. The hash is fixed: the same texts give the same vectors.
     """
+    counted = gram_counts(texts)
+    return unit(counted * gram_idf(counted))
+
+
+def gram_counts(texts: Sequence[str]) -> Vectors:
+    """Return 1 + ln(count) of each hashed character n-gram, 0 where it is not: [texts, 2048]."""
     weights = np.zeros((len(texts), 1 << _BITS), dtype=np.float32)
     for number, text in enumerate(texts):
         counts = np.bincount(_hashed(text), minlength=1 << _BITS)
         present = counts > 0
         weights[number, present] = 1 + np.log(counts[present])
-    idf = np.log((1 + len(texts)) / (1 + (weights > 0).sum(axis=0))) + 1
-    return _unit(weights * idf.astype(np.float32))
+    return weights
+
+
+def gram_idf(counted: Vectors) -> Vectors:
+    """Return ln((1 + texts) / (1 + texts with it)) + 1 of each n-gram: [2048]."""
+    idf = np.log((1 + len(counted)) / (1 + (counted > 0).sum(axis=0))) + 1
+    weights: Vectors = idf.astype(np.float32)
+    return weights
 
 
 def hidden_vectors(base: Base, texts: Sequence[str]) -> Vectors:
@@ -44,6 +56,12 @@ def hidden_vectors(base: Base, texts: Sequence[str]) -> Vectors:
     Uncentred, all texts of one base point nearly the same way. A text longer than the base's
     context is represented by its beginning. float32 [texts, hidden].
     """
+    means = raw_hidden(base, texts)
+    return unit(means - means.mean(axis=0))
+
+
+def raw_hidden(base: Base, texts: Sequence[str]) -> Vectors:
+    """Return each text's mean last hidden state, zero for an empty one: [texts, hidden]."""
     ids = [base.tokenizer(text)["input_ids"][: base.context] for text in texts]
     means: Vectors | None = None
     with task("Reading rows for their likeness, tokens", total=sum(map(len, ids))) as bar:
@@ -53,9 +71,7 @@ def hidden_vectors(base: Base, texts: Sequence[str]) -> Vectors:
                     means = np.zeros((len(texts), len(mean)), dtype=np.float32)
                 means[number] = mean
             bar.advance(sum(len(ids[number]) for number, _ in batch))
-    if means is None:
-        return np.zeros((len(texts), 1), dtype=np.float32)
-    return _unit(means - means.mean(axis=0))
+    return np.zeros((len(texts), 1), dtype=np.float32) if means is None else means
 
 
 def nearest_likeness(vectors: Vectors) -> NDArray[np.float64]:
@@ -86,7 +102,8 @@ def _gram_columns(points: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
     return value >> np.uint64(64 - _BITS)
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors of length 1; what is zero stays zero."""
     size = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Vectors = np.divide(vectors, size, out=np.zeros_like(vectors), where=size > 0)
     return scaled
