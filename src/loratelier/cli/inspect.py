@@ -82,6 +82,7 @@ def _inspect(
     if language not in ("en", "ru"):
         raise InputError(f"There is no language '{language}' here", "It is en or ru")
     worn = store.open(adapter)
+    worn_at = strength if strength is not None else (worn.card.strength or 1.0)
     spec = base or worn.card.base.spec
     if spec is None:
         raise InputError(f"The card of '{worn.name}' names no base", "Give it with --base")
@@ -96,7 +97,7 @@ def _inspect(
             prompts=prompts,
             corpus=corpus,
             split=split,
-            strength=strength if strength is not None else (worn.card.strength or 1.0),
+            strength=worn_at,
             top=top,
             raw=raw,
             system=system,
@@ -114,7 +115,7 @@ def _inspect(
         continuation=continuation,
         top=top,
         max_new_tokens=max_new_tokens,
-        strength=strength if strength is not None else (worn.card.strength or 1.0),
+        strength=worn_at,
         parts=() if look == "none" else [part.strip() for part in look.split(",")],
         target=_target(target),
         keywords=[word.strip() for word in keywords.split(",")] if keywords else (),
