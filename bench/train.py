@@ -299,7 +299,9 @@ def ours(given, base, batches, took):
 
 
 class Silent:
-    """A journal that nobody keeps."""
+    """A journal that nobody keeps, and a watch that nobody looks at."""
+
+    left = None
 
     def step(self, *_):
         """Forget a step."""
