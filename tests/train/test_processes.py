@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from loratelier.adapter import Adapter
+from loratelier.base import Base
+from loratelier.train import Recipe
 from tests.conftest import make_tiny
 from tests.train.conftest import NOTE
 
@@ -169,3 +171,25 @@ def test_a_sharded_model_equals_a_whole_one(ground):
     done(run(ground, *command(ground, "one")))
     done(run(ground, *command(ground, "two"), launch=launch))
     assert_equal(adapter(ground, "one"), adapter(ground, "two"), tolerance=1e-4)
+
+
+def test_deepspeed_is_refused_before_anything_is_trained(monkeypatch):
+    """A launch that we cannot resume exactly must not begin."""
+    from accelerate.utils import DistributedType
+
+    from loratelier.kit.errors import InputError
+    from loratelier.train import processes
+
+    class Launched:
+        distributed_type = DistributedType.DEEPSPEED
+
+        def __init__(self, **_):
+            pass
+
+    model, tokenizer = make_tiny()
+    base = Base.of(model, tokenizer, name="tiny")
+    recipe = Recipe(base="tiny", corpus=Path(), name="shared")
+    monkeypatch.setattr(processes, "Accelerator", Launched)
+    with pytest.raises(InputError, match="DeepSpeed") as refused:
+        processes.make_accelerator(recipe, base)
+    assert "fsdp2.yaml" in str(refused.value)
