@@ -7,13 +7,13 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from tests.conftest import our_hooks
 
 from loratelier.adapter import Adapter
 from loratelier.bank import AdapterBank
 from loratelier.kit.errors import InputError
 from loratelier.serve import Dialogue, Sampling
 from loratelier.serve.commands import run
+from tests.conftest import our_hooks
 
 GREEDY = Sampling(temperature=0, repetition_penalty=1)
 COUNT = 16

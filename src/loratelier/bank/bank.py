@@ -5,7 +5,7 @@ way into :meth:`AdapterBank.activate` and removed on the way out, so that with n
 model is the very object that was handed in.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +159,14 @@ class AdapterBank:
         self._outfits.make_room(self._in_use())
 
     @contextmanager
-    def activate(self, mix: Mix, *, from_token: FromToken | None = None) -> Iterator[None]:
+    def activate(
+        self,
+        mix: Mix,
+        *,
+        from_token: FromToken | None = None,
+        beside: Sequence[str] = (),
+        waits: bool = True,
+    ) -> Iterator[None]:
         """Open gates for everything that the model computes inside the block.
 
         Blocks nest: the inner mix takes the place of the outer one, and gives it back.
@@ -169,13 +176,20 @@ class AdapterBank:
                 a number, a tensor of no dimensions, one of [tokens], or ``{site: gate}``.
             from_token: the gates stay closed before this position of the sequence (counted in
                 columns, padding included); one number, or one for each row.
+            beside: adapters that are to be at hand, their gates closed: a batch whose rows change
+                from step to step then finds everything as it left it.
+            waits: adapters trained to wait for their invocation tokens (aLoRA) do. Without it they
+                act where their gates say: for a caller who knows where they were invoked.
 
         Raises:
             InputError: an unknown name, a gate that is no finite number, a DoRA adapter in a
                 mixture, or, once the model runs, a batch with another number of rows than the mix.
         """
         rows = [self._followed(row) for row in normalize(mix, self.names)]
-        gates = Gates(rows, from_token, self._tiers.invocations())
+        for name in beside:
+            normalize(name, self.names)
+        invocations = self._tiers.invocations() if waits else {}
+        gates = Gates(rows, from_token, invocations, beside if any(rows) else ())
         self._require_dora_alone(gates)
         if self._merge is not None and gates.names:
             raise InputError(

@@ -103,6 +103,7 @@ class Gates:
         rows: the mix, one entry a row, or one for all.
         from_token: gates are closed before this column; one for all rows, or one for each.
         invocations: the tokens from which on an activated adapter (aLoRA) acts.
+        beside: adapters whose gates are closed in every row.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class Gates:
         rows: Rows,
         from_token: FromToken | None,
         invocations: Mapping[str, tuple[int, ...]],
+        beside: Iterable[str] = (),
     ) -> None:
         self.rows = rows
-        self.names = tuple(sorted({name for row in rows for name in row}))
+        self.names = tuple(sorted({*beside, *(name for row in rows for name in row)}))
         self._from_token = from_token
         self._invocations = {n: tokens for n, tokens in invocations.items() if n in self.names}
         gates = [gate for row in rows for gate in row.values()]
