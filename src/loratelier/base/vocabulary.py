@@ -49,6 +49,11 @@ def with_tokens(base: Base, tokens: Mapping[str, int]) -> Base:
     return taught
 
 
+def vocabulary_size(base: Base) -> int:
+    """Return how many tokens the model has rows for."""
+    return int(base.model.get_input_embeddings().weight.shape[0])
+
+
 @contextmanager
 def taught(base: Base, words: Sequence[str]) -> Iterator[Base]:
     """Yield the base with new tokens while the context is open; then the model is as it was.

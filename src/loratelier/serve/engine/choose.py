@@ -111,12 +111,13 @@ class Chooser:
 class Grammar:
     """A JSON schema as the tokens that may come next (llguidance)."""
 
-    def __init__(self, base: Base, schema: str, tables: dict[int, Any]) -> None:
+    def __init__(self, base: Base, schema: str, size: int, tables: dict[int, Any]) -> None:
         """Make the grammar of a schema.
 
         Args:
             base: whose tokens.
             schema: as text.
+            size: of the vocabulary.
             tables: tokenizers that were prepared before, by their identity; one is added.
 
         Raises:
@@ -129,7 +130,6 @@ class Grammar:
             json.loads(schema)
         except ValueError as error:
             raise InputError(f"The schema is no JSON ({error})") from error
-        size = base.model.get_input_embeddings().weight.shape[0]
         table = tables.get(id(base.tokenizer))
         if table is None:
             table = llguidance.hf.from_tokenizer(base.tokenizer, n_vocab=size)

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -21,17 +20,16 @@ import torch
 
 from loratelier.bank import AdapterBank
 from loratelier.base import Base
+from loratelier.base.decoder import hidden_states
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark
-from loratelier.scope.prompt import end_ids
 from loratelier.serve.engine.asked import Asked, Busy, Event, Finish, Token
-from loratelier.serve.engine.choose import Chooser, Grammar
 from loratelier.serve.engine.held import Held
 from loratelier.serve.engine.prefixes import Prefix, Prefixes
-from loratelier.serve.engine.row import Row, Wear, begins_at
+from loratelier.serve.engine.requests import require_readable, row_of
+from loratelier.serve.engine.row import Row
 from loratelier.serve.engine.slots import Slots, masks
 from loratelier.serve.engine.ticket import Ticket
-from loratelier.serve.engine.writing import Writing
 
 # Adapters that are kept side by side for a batch whose rows change.
 _AT_HAND = 64
@@ -95,7 +93,6 @@ class Engine:
         self.adapters = Held(base, self._bank, self._on_thread)
         self._slots = Slots(config.num_hidden_layers, self.settings.max_rows)
         self._prefixes = Prefixes(self.settings.cache_bytes)
-        self._ends = end_ids(base)
         self._tables: dict[int, Any] = {}
         self._waiting: deque[Row] = deque()
         self._running: list[Row] = []
@@ -136,7 +133,7 @@ class Engine:
             self._require_room()
         versions = self.adapters.take(tuple(asked.mix or ()))
         try:
-            row = self._row(ticket, versions)
+            row = row_of(self.base, ticket, versions, self.adapters.knowing(versions), self._tables)
             with self._wake:
                 self._require_room()
                 self._waiting.append(row)
@@ -153,7 +150,7 @@ class Engine:
             InputError: a text without tokens, or one that is longer than the base can read.
         """
         for each in ids:
-            self._require_readable(len(each), 0)
+            require_readable(self.base, len(each))
         return [self._on_thread(partial(self._embedded, each)) for each in ids]
 
     def stats(self) -> Stats:
@@ -178,47 +175,6 @@ class Engine:
             raise Busy("the engine is stopping")
         if len(self._waiting) >= self.settings.max_queue:
             raise Busy(f"{len(self._waiting)} requests are waiting already")
-
-    def _require_readable(self, tokens: int, more: int) -> None:
-        context = self.base.context
-        if not tokens:
-            raise InputError("Nothing is asked", "Give at least one token")
-        if context is not None and tokens + more > context:
-            raise InputError(
-                f"The request has {tokens} tokens, and {self.base.name} reads {context}, its "
-                "answer included",
-                "Ask less",
-            )
-
-    def _row(self, ticket: Ticket, versions: list[Any]) -> Row:
-        asked, sampling = ticket.asked, ticket.asked.sampling
-        self._require_readable(len(asked.ids), 1)
-        size = self.base.model.get_input_embeddings().weight.shape[0]
-        if not all(0 <= each < size for each in asked.ids):
-            raise InputError(f"A token is none of the base's {size}")
-        for name, gate in (asked.mix or {}).items():
-            if not isfinite(gate):
-                raise InputError(f"The gate of '{name}' is {gate}", "A gate is a finite number")
-        knowing = self.adapters.knowing(versions)
-        grammar = None
-        if sampling.schema is not None:
-            grammar = Grammar(knowing, sampling.schema, self._tables)
-        gates = (asked.mix or {}).values()
-        worn = tuple(
-            Wear(version, gate, begins_at(asked.ids, version.invocation, asked.from_token))
-            for version, gate in zip(versions, gates, strict=True)
-        )
-        context = self.base.context
-        room = sampling.max_tokens if context is None else context - len(asked.ids)
-        return Row(
-            ticket=ticket,
-            ids=list(asked.ids),
-            worn=worn,
-            chooser=Chooser(sampling, asked.ids, grammar),
-            writing=Writing(knowing, sampling.stop),
-            ends=frozenset() if sampling.ignore_eos else self._ends,
-            most=min(sampling.max_tokens, room),
-        )
 
     def _on_thread(self, chore: Callable[[], Any]) -> Any:
         """Carry out a chore on the thread that runs the model, between two steps."""
@@ -386,9 +342,8 @@ class Engine:
     def _embedded(self, ids: Sequence[int]) -> list[float]:
         self._undress()
         with torch.no_grad():
-            states = self.base.model.get_decoder()(
-                input_ids=torch.tensor([list(ids)], device=self.base.device), use_cache=False
-            ).last_hidden_state
+            ids_of = torch.tensor([list(ids)], device=self.base.device)
+            states = hidden_states(self.base.model, ids_of)
         mean = states[0].float().mean(0)
         found: list[float] = (mean / mean.norm().clamp_min(1e-12)).tolist()
         return found
