@@ -20,6 +20,7 @@ from loratelier.cli import (
     edit,
     influence,
     inspect,
+    library,
     reason,
     route,
     teach,
@@ -49,6 +50,7 @@ influence.register(app)
 reason.register(app)
 compose.register(app)
 app.add_typer(route.app, name="route")
+app.add_typer(library.app, name="library")
 edit.register(app)
 check.register(app)
 calibrate.register(app)

@@ -52,6 +52,9 @@ def _chat(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Draw the same words again.")] = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="Always the likeliest word.")] = False,
+    library: Annotated[
+        str | None, typer.Option(help="Look up what is said in these notes; see library build.")
+    ] = None,
     message: Annotated[
         list[str] | None, typer.Option(help="Say this and leave; may be given several times.")
     ] = None,
@@ -63,6 +66,10 @@ def _chat(
     """
     settings = _settings(greedy, temperature, top_p, repetition_penalty, seed)
     dialogue, line = _begin(adapter, base, strength, system, max_new_tokens, settings)
+    if library is not None:
+        from loratelier.serve.library import Library
+
+        dialogue.library = Library.open(library)
     talk = _Talk(dialogue)
     # With --json the conversation is still to be seen, but stdout is for the document.
     with redirect_stdout(sys.stderr) if json else nullcontext():
@@ -203,6 +210,11 @@ class _Talk:
         self._write("\n")
         turns = self.dialogue.turns[before:]
         self.said += turns
+        for note in turns[-1].notes if turns else ():
+            begin, end = note["start"], note["end"]
+            place = f":{begin}-{end}" if begin is not None else f" {note['item']}"
+            named = ", named" if note["named"] else ""
+            self.tell(f"[{note['number']}] {note['file']}{place}{named}")
         if turns and turns[-1].stopped in _STOPPED:
             self.tell(_STOPPED[str(turns[-1].stopped)])
 

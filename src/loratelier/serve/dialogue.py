@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 from loratelier.adapter import Adapter, store
 from loratelier.bank import AdapterBank
@@ -14,6 +14,7 @@ from loratelier.scope.decode import decode
 from loratelier.scope.inspection import NO_EFFECT
 from loratelier.scope.prompt import encode_prompt, end_ids, words
 from loratelier.scope.strength import check_strength
+from loratelier.serve.library import Found, Library, citations, with_notes
 from loratelier.serve.sampling import Sampling, chooser
 
 # end: the model ended it; limit: max_new_tokens; context: the base reads no further;
@@ -27,7 +28,8 @@ class Turn:
 
     ``adapter`` and ``strength`` are what the base wore when it said it, None for nothing; a user's
     turn has only ``role`` and ``content``. ``seconds`` is the wall time, ``tokens`` counts the end
-    token too.
+    token too. ``notes`` are those that stood before the question, each with its place in a file and
+    whether the answer names it.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -37,6 +39,7 @@ class Turn:
     seconds: float | None = None
     tokens: int | None = None
     stopped: Stopped | None = None
+    notes: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Dialogue:
         system: a system message that opens the conversation.
         sampling: how tokens are chosen.
         max_new_tokens: the most tokens of a reply.
+        library: what is asked is looked up there, and what is found stands before the question.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Dialogue:
         system: str | None = None,
         sampling: Sampling | None = None,
         max_new_tokens: int = 256,
+        library: Library | None = None,
     ) -> None:
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}", "Let one token or more be said")
@@ -87,6 +92,7 @@ class Dialogue:
         self.bank = bank
         self.sampling = sampling or Sampling()
         self.max_new_tokens = max_new_tokens
+        self.library = library
         self.chosen: str | None = None
         self.is_on = True
         self.strengths: dict[str, float] = {}
@@ -182,7 +188,8 @@ class Dialogue:
             InputError: an empty message, or a conversation that is longer than the base can read;
                 the conversation is then as it was.
         """
-        ids = self._encode([*self.turns, Turn("user", text)])
+        found = self._looked_up(text)
+        ids = self._encode([*self.turns, Turn("user", text)], found)
         limit = self._limit(len(ids))
         # Taken now: what is worn may be changed while the reply is still being written.
         name, strength = self.worn, self.strength
@@ -201,7 +208,16 @@ class Dialogue:
             steps.close()
             if reply.ids:
                 said, seconds = words(self.base, reply.ids), perf_counter() - began
-                answer = Turn("assistant", said, name, strength, seconds, len(reply.ids), stopped)
+                answer = Turn(
+                    "assistant",
+                    said,
+                    name,
+                    strength,
+                    seconds,
+                    len(reply.ids),
+                    stopped,
+                    tuple(citations(said, found)),
+                )
                 self.turns += [Turn("user", text), answer]
 
     def both(self) -> Both:
@@ -214,7 +230,8 @@ class Dialogue:
         asked = [number for number, turn in enumerate(self.turns) if turn.role == "user"]
         if not asked:
             raise InputError("Nothing was asked yet", "Say something first, then /both")
-        ids = self._encode(self.turns[: asked[-1] + 1])
+        found = self._looked_up(self.turns[asked[-1]].content)
+        ids = self._encode(self.turns[: asked[-1] + 1], found)
         limit, began = self._limit(len(ids)), perf_counter()
         strength = self.strengths[name]
         written: list[list[int]] = [[], []]
@@ -239,9 +256,12 @@ class Dialogue:
     def _mix(self) -> RowMix:
         return None if self.worn is None else {self.worn: self.strengths[self.worn]}
 
-    def _encode(self, turns: list[Turn]) -> tuple[int, ...]:
+    def _looked_up(self, text: str) -> list[Found]:
+        return [] if self.library is None else self.library.search(text)
+
+    def _encode(self, turns: list[Turn], found: list[Found]) -> tuple[int, ...]:
         messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-        return encode_prompt(self.base, messages).ids
+        return encode_prompt(self.base, with_notes(messages, found)).ids
 
     def _limit(self, length: int) -> int:
         """Return how many tokens a reply to a conversation of ``length`` tokens may have."""
