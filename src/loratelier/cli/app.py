@@ -18,6 +18,7 @@ from loratelier.cli import (
     corpus,
     demo,
     edit,
+    gateway,
     influence,
     inspect,
     library,
@@ -55,6 +56,7 @@ edit.register(app)
 check.register(app)
 calibrate.register(app)
 chat.register(app)
+gateway.register(app)
 demo.register(app)
 
 
