@@ -18,7 +18,7 @@ def make_api(base, engine, *, policies=(), keys=None, fill=True, **more):
     wardrobe = Wardrobe(base, engine, "tiny")
     chooser = Chooser(wardrobe, policies, base)
     if fill:
-        wardrobe.fill()
+        wardrobe.fill(chooser.policy())
     bounds = Bounds(base.context, len(base.tokenizer), 32, 60.0)
     return Api(engine, wardrobe, chooser, Keys(keys), bounds, **more)
 
@@ -58,3 +58,8 @@ def eventually(check, seconds=5):
             return True
         time.sleep(0.02)
     return False
+
+
+def ask_for(openai, model="tiny", text="Hello", **more):
+    messages = [{"role": "user", "content": text}]
+    return openai.chat.completions.create(model=model, messages=messages, **more)

@@ -6,12 +6,9 @@ import httpx2
 import openai as library
 import pytest
 
-from tests.serve.api.harness import client
-
-
-def ask(openai, model="tiny", text="Hello", **more):
-    messages = [{"role": "user", "content": text}]
-    return openai.chat.completions.create(model=model, messages=messages, **more)
+from loratelier.serve.api.keys import KeyRule
+from tests.serve.api.harness import ask_for as ask
+from tests.serve.api.harness import client, serving
 
 
 def test_models_are_listed_with_root_and_parent(openai):
@@ -167,11 +164,7 @@ def test_what_breaks_in_a_stream_is_said_in_the_stream(openai, engine):
 
 
 def test_a_default_client_of_another_address_is_not_let_in(tiny_base, engine, stored):
-    from tests.serve.api.harness import serving
-
     rules = {"ann": {"key": "sk-secret-1"}}
-    from loratelier.serve.api.keys import KeyRule
-
     with serving(tiny_base, engine, keys={n: KeyRule(**r) for n, r in rules.items()}) as url:
         with pytest.raises(library.AuthenticationError):
             ask(client(url, "sk-wrong"))

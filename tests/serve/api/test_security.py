@@ -7,8 +7,8 @@ import yaml
 
 from loratelier.kit.errors import InputError
 from loratelier.serve.api.keys import KeyRule, Keys
+from tests.serve.api.harness import ask_for as ask
 from tests.serve.api.harness import client, make_api, serving
-from tests.serve.api.test_client import ask
 
 SIGNAL = "<|use_lora_loud|>"
 KEYS = {
@@ -260,6 +260,15 @@ def test_a_link_out_of_the_store_is_not_followed(tiny_base, engine, stored, fold
     (stored / "adapters" / "linked").symlink_to(folders["loud"], target_is_directory=True)
     api = make_api(tiny_base, engine)
     assert "linked" not in api.wardrobe
+
+
+def test_a_policy_may_bring_an_adapter_from_elsewhere(tiny_base, engine, stored, folders, tmp_path):
+    path = tmp_path / "brought.yaml"
+    adapters = {"brought": {"path": str(folders["odd"])}, "gone": {"path": "nowhere"}, "lost": {}}
+    path.write_text(yaml.safe_dump({"adapters": adapters}), encoding="utf-8")
+    api = make_api(tiny_base, engine, policies=[path])
+    assert api.wardrobe.names == {"brought", "loud", "odd", "silent"}
+    assert engine.adapters.held["brought"] == engine.adapters.held["odd"]
 
 
 def test_key_files_say_what_is_wrong_and_no_key(tmp_path):

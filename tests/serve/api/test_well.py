@@ -12,10 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loratelier.serve.api import limits as limiting
+from loratelier.serve.api.app import make_app
 from loratelier.serve.api.keys import Bucket, KeyRule
 from loratelier.serve.api.limits import Limits
-from tests.serve.api.harness import client, eventually, serving
-from tests.serve.api.test_client import ask
+from tests.serve.api.harness import ask_for as ask
+from tests.serve.api.harness import client, eventually, make_api, running, serving
 
 PATHS = {
     "/v1/chat/completions": "ChatBody",
@@ -179,6 +180,37 @@ def test_huge_bodies_and_slow_clients_are_let_go(tiny_base, engine, stored, monk
             b"HTTP/1.1 400",
         )
         assert httpx2.get(f"{url}/health").status_code == 200
+
+
+def test_a_client_that_does_not_read_is_let_go(tiny_base, engine, stored):
+    engine.endless = True
+    with serving(tiny_base, engine, limits=Limits(write_seconds=0.3)) as url:
+        host, port = url.removeprefix("http://").split(":")
+        body = {"model": "tiny", "prompt": "x", "stream": True, "n": 8, "max_tokens": 1500}
+        sent = json.dumps({**body, "logprobs": 5}).encode()
+        with socket.socket() as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.connect((host, int(port)))
+            line.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                + b"Content-Length: %d\r\n\r\n" % len(sent)
+                + sent
+            )
+            assert eventually(lambda: len(engine.asked) == 8)
+            assert eventually(lambda: "finish=" in httpx2.get(f"{url}/metrics").text, 15)
+        assert engine.wait_until_idle()
+
+
+def test_a_server_that_is_stopped_ends_what_it_is_writing(tiny_base, engine, stored):
+    engine.endless, engine.pause = True, 0.01
+    api = make_api(tiny_base, engine)
+    with running(make_app(api), stop=engine.stop) as url:
+        stream = ask(client(url), stream=True, max_tokens=1500)
+        next(iter(stream))
+    with pytest.raises(library.APIError):
+        for _ in stream:
+            pass
+    assert engine.stopped is not None and not engine.running
 
 
 def test_quotas_of_requests_and_tokens(tiny_base, engine, stored):

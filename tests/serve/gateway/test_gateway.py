@@ -13,8 +13,8 @@ from loratelier.serve.api.keys import KeyRule, Keys
 from loratelier.serve.gateway.replicas import Replica, Replicas
 from loratelier.serve.gateway.server import Gated, GatewaySettings
 from loratelier.serve.gateway.splice import Spliced
+from tests.serve.api.harness import ask_for as ask
 from tests.serve.api.harness import client, eventually
-from tests.serve.api.test_client import ask
 from tests.serve.gateway.conftest import POLICY, gating
 from tests.serve.gateway.upstream import ADMIN, Upstream
 
@@ -239,6 +239,17 @@ def test_a_client_that_goes_away_cancels_upstream(tiny_base, stored, policy):
             assert eventually(running)
     finally:
         server.kill()
+
+
+def test_an_answer_that_breaks_off_is_not_made_whole(tiny_base, stored, policy):
+    server = Upstream(tiny_base, name="slow", endless=True, pause=0.01)
+    with gating([server], policy) as (url, _):
+        stream = ask(client(url), "loud", stream=True, max_tokens=1500)
+        next(iter(stream))
+        server.kill()
+        with pytest.raises((library.APIError, httpx2.TransportError)):
+            for _ in stream:
+                pass
 
 
 def test_bytes_pass_as_they_are():

@@ -41,6 +41,12 @@ class Writer(Protocol):
     def adapters(self) -> Worn:
         """The adapters that it holds."""
 
+    def start(self) -> None:
+        """Begin to write what is asked."""
+
+    def stop(self, grace: float) -> None:
+        """Take nothing new, and end what is not done in ``grace`` seconds; may be called twice."""
+
     def submit(self, asked: Asked) -> Ticket:
         """Begin an answer; raises ``Busy`` when its queue is full."""
 

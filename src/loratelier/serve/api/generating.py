@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from loratelier.route import Decision
 from loratelier.serve.api.answers import Form, Written, usage
@@ -19,6 +19,7 @@ from loratelier.serve.api.headers import BASE, decision_headers
 from loratelier.serve.api.keys import Caller
 from loratelier.serve.api.metrics import Metrics
 from loratelier.serve.api.running import Running
+from loratelier.serve.api.streams import Closing
 from loratelier.serve.engine.asked import Asked, Sampling
 
 
@@ -190,15 +191,15 @@ class Answering:
         finally:
             for task in (writing, leaving):
                 task.cancel()
-            self._running.cancel()
-            self._count()
+            await self._close()
         document = self._form.document(self._written, self._usage())
         return json_response(document, headers=decision_headers(self._plan.decision))
 
     def stream(self, *, with_usage: bool) -> Response:
         """Answer piece by piece, as server-sent events that end with ``[DONE]``."""
-        return StreamingResponse(
+        return Closing(
             self._events(with_usage),
+            self._close,
             media_type="text/event-stream",
             headers={
                 **decision_headers(self._plan.decision),
@@ -231,10 +232,11 @@ class Answering:
         except ApiError as error:
             # The status has gone out already: the error is an event of its own.
             yield _event(error.document())
-        finally:
-            self._running.cancel()
-            self._count()
         yield b"data: [DONE]\n\n"
+
+    async def _close(self) -> None:
+        self._running.cancel()
+        self._count()
 
     def _usage(self) -> dict[str, Any]:
         written = sum(len(each.tokens) for each in self._written)

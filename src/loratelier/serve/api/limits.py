@@ -46,7 +46,13 @@ class Limited:
             return
         if body is None:
             return
-        await self._app(scope, _again(body, receive), self._timed(send))
+        writing = _Timed(send, self._limits.write_seconds)
+        try:
+            await self._app(scope, _again(body, receive), writing)
+        except Exception:
+            # A client that does not read is let go without more ado; all else is a fault.
+            if not writing.is_late:
+                raise
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         most = self._limits.body_bytes
@@ -71,12 +77,22 @@ class Limited:
             said = f"The body did not come within {self._limits.body_seconds:g} seconds"
             raise ApiError(408, said, code="timeout") from None
 
-    def _timed(self, send: Send) -> Send:
-        async def timed(message: Message) -> None:
-            async with asyncio.timeout(self._limits.write_seconds):
-                await send(message)
 
-        return timed
+class _Timed:
+    """A send that gives up on a client that does not read."""
+
+    def __init__(self, send: Send, seconds: float) -> None:
+        self._send = send
+        self._seconds = seconds
+        self.is_late = False
+
+    async def __call__(self, message: Message) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._send(message)
+        except TimeoutError:
+            self.is_late = True
+            raise
 
 
 def _too_large(most: int) -> ApiError:

@@ -1,6 +1,7 @@
 """A port, a server on it, and its graceful end."""
 
 import asyncio
+import signal
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -70,6 +71,21 @@ def make_server(
         h11_max_incomplete_event_size=32 * 1024,
     )
     return _Server(config, started, stop, grace)
+
+
+def run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until SIGTERM or Ctrl-C, and return then.
+
+    uvicorn ends gracefully and raises the signal once more; whoever started it has seen to the end
+    already, so it finds nobody then.
+    """
+    ends = (signal.SIGTERM, signal.SIGINT)
+    before = {each: signal.signal(each, lambda *_: None) for each in ends}
+    try:
+        server.run([listening])
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -4,13 +4,13 @@ import dataclasses
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from loratelier.adapter import Adapter, store
 from loratelier.base import Base, with_tokens
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import remark, task
-from loratelier.route import Router
+from loratelier.route import Policy, Router
 from loratelier.route.signals import NONE
 from loratelier.scope.strength import HIGHEST
 from loratelier.serve.api.face import Writer
@@ -48,16 +48,27 @@ class Wardrobe:
         self._costumes: dict[str, Costume] = {}
         self._readers: dict[frozenset[str], Reader] = {}
 
-    def fill(self) -> None:
-        """Load every adapter of the store that fits; what does not is named with the reason."""
-        names = store.names()
-        with task("Adapters", total=len(names)) as bar:
-            for name in names:
+    def fill(self, policy: Policy | None = None) -> None:
+        """Load every adapter of the store that fits, and those that a policy has elsewhere.
+
+        What is not served is named with the reason.
+        """
+        rules = policy.adapters.items() if policy is not None else ()
+        elsewhere = {name: rule.path for name, rule in rules if rule.path is not None}
+        inside = [name for name in store.names() if name not in elsewhere]
+        with task("Adapters", total=len(inside) + len(elsewhere)) as bar:
+            for name in [*inside, *elsewhere]:
                 try:
-                    self.load(name)
+                    if name in elsewhere:
+                        self.put(name, elsewhere[name])
+                    else:
+                        self.load(name)
                 except InputError as error:
                     remark(f"Not served: {error}")
                 bar.advance()
+        for name, _ in rules:
+            if name not in self._costumes and name not in elsewhere and name not in inside:
+                remark(f"Not served: the policy names '{name}', which is not in the store")
 
     def load(self, name: str, stored: str | None = None, *, replace: bool = False) -> None:
         """Load an adapter of the store.
@@ -72,12 +83,20 @@ class Wardrobe:
             InputError: a name that is none, no such adapter in the store, one that does not fit,
                 or a name that is taken.
         """
-        self._require_name(name)
         source = stored or name
         # By its name alone: neither a path nor a link leads out of the store.
         folder = store.require_stored(source)
         if PurePath(source).name != source or folder.resolve().parent != folder.parent.resolve():
             raise InputError(f"{source!a} is no adapter of the store itself")
+        self.put(name, folder, replace=replace)
+
+    def put(self, name: str, folder: Path, *, replace: bool = False) -> None:
+        """Load an adapter from a folder that whoever runs the server named, in a policy.
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        self._require_name(name)
         adapter = dataclasses.replace(Adapter.load(folder), name=name)
         with self._lock:
             taken = name in self._costumes
@@ -89,7 +108,9 @@ class Wardrobe:
                 self._engine.adapters.add(name, adapter)
             strength = 1.0 if adapter.card.strength is None else adapter.card.strength
             costumes = dict(self._costumes)
-            costumes[name] = Costume(name, source, adapter.digest, strength, adapter.card.tokens)
+            costumes[name] = Costume(
+                name, folder.name, adapter.digest, strength, adapter.card.tokens
+            )
             # One assignment: readers of another thread see the old or the new.
             self._costumes, self._readers = costumes, {}
 

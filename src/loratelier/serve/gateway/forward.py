@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import httpx2
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from loratelier.serve.api.errors import ApiError
+from loratelier.serve.api.streams import Closing
 from loratelier.serve.gateway.replicas import Replica, Replicas
 
 # What belongs to one connection and not to the message (RFC 9110, 7.6.1).
@@ -64,7 +65,7 @@ class Forwarder:
         finally:
             leaving.cancel()
             sending.cancel()
-        return _Passed(replica, answer, told)
+        return _passed(replica, answer, told)
 
     async def _first(self, outgoing: Outgoing) -> tuple[Replica, httpx2.Response]:
         """Ask one replica after another until one answers."""
@@ -133,29 +134,32 @@ class Forwarder:
             raise
 
 
-class _Passed(StreamingResponse):
-    """An answer as it came, its own headers and bytes, and ours beside them."""
+def _passed(replica: Replica, answer: httpx2.Response, told: Mapping[str, str]) -> Response:
+    """Return an answer as it came, its own headers and bytes, and ours beside them."""
 
-    def __init__(self, replica: Replica, answer: httpx2.Response, told: Mapping[str, str]) -> None:
-        super().__init__(_bytes(replica, answer), answer.status_code)
-        ours = {name.encode("ascii"): value.encode("ascii") for name, value in told.items()}
-        theirs = [
-            (name.lower(), value)
-            for name, value in answer.headers.raw
-            if name.lower() not in _OF_THE_CONNECTION and name.lower() not in ours
-        ]
-        self.raw_headers = [*theirs, *ours.items()]
-
-
-async def _bytes(replica: Replica, answer: httpx2.Response) -> AsyncIterator[bytes]:
-    try:
-        if answer.is_stream_consumed:  # it was looked at already
-            yield answer.content
-            return
-        async for piece in answer.aiter_raw():
-            yield piece
-    finally:
+    async def close() -> None:
         await _close(replica, answer)
+
+    response = Closing(_bytes(answer), close, status=answer.status_code)
+    dropped = _OF_THE_CONNECTION
+    if answer.is_stream_consumed:  # it was looked at, and is plain now
+        dropped |= {b"content-encoding", b"content-length"}
+    ours = {name.encode("ascii"): value.encode("ascii") for name, value in told.items()}
+    theirs = [
+        (name.lower(), value)
+        for name, value in answer.headers.raw
+        if name.lower() not in dropped and name.lower() not in ours
+    ]
+    response.raw_headers = [*theirs, *ours.items()]
+    return response
+
+
+async def _bytes(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    if answer.is_stream_consumed:
+        yield answer.content
+        return
+    async for piece in answer.aiter_raw():
+        yield piece
 
 
 async def _close(replica: Replica, answer: httpx2.Response) -> None:

@@ -11,7 +11,7 @@ from loratelier.kit.errors import InputError
 from loratelier.serve.api.choosing import Chooser
 from loratelier.serve.api.keys import Keys
 from loratelier.serve.api.limits import Limits
-from loratelier.serve.api.listening import listen, make_server, require_keys, url_of
+from loratelier.serve.api.listening import listen, make_server, require_keys, run, url_of
 from loratelier.serve.gateway.app import Behind, Gateway, make_gateway
 from loratelier.serve.gateway.forward import Forwarder
 from loratelier.serve.gateway.mixtures import Mixtures
@@ -111,7 +111,7 @@ class Gated:
     def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Answer until SIGTERM or Ctrl-C."""
         app = make_gateway(self.gateway)
-        make_server(app, started=started, grace=self._settings.grace).run([self.socket])
+        run(make_server(app, started=started, grace=self._settings.grace), self.socket)
 
 
 def _bearer(key: str | None) -> dict[str, str]:
