@@ -24,6 +24,7 @@ from loratelier.cli import (
     library,
     reason,
     route,
+    serve,
     teach,
     train,
 )
@@ -56,6 +57,7 @@ edit.register(app)
 check.register(app)
 calibrate.register(app)
 chat.register(app)
+serve.register(app)
 gateway.register(app)
 demo.register(app)
 

@@ -4,6 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import httpx2
 import pytest
@@ -43,6 +46,43 @@ def test_it_ends_gracefully(tiny_base, stored, sign):
     assert process.exitcode == 0
     with pytest.raises(httpx2.ConnectError):
         httpx2.get(f"{url}/health")
+
+
+@contextmanager
+def verb(*words):
+    """A verb of the command line, running: the document that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loratelier", *words, "--port", "0", "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = []
+        while (line := process.stdout.readline()) and line != "}\n":
+            lines.append(line)
+        yield json.loads("".join([*lines, "}"]))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_verbs_serve_and_gateway(tiny_base_dir, stored, tmp_path):
+    policy = tmp_path / "house.yaml"
+    policy.write_text("adapters: {loud: {keywords: [hurricane]}, odd: {}}", encoding="utf-8")
+    with verb("serve", "--base", str(tiny_base_dir), "--admin-key", "sk-admin-1") as served:
+        assert served["adapters"] == ["loud", "odd", "silent"]
+        words = ["--policy", str(policy), "--upstream", served["url"]]
+        with verb("gateway", *words, "--upstream-admin-key", "sk-admin-1") as gated:
+            assert gated["up"] == [served["url"]] and gated["adapters"] == ["loud", "odd"]
+            asked = {"text": "a hurricane", "temperature": 0, "max_tokens": 8}
+            direct = ask_for(client(served["url"]), "loud", **asked)
+            routed = ask_for(client(gated["url"]), "auto", **asked)
+            base = ask_for(client(gated["url"]), served["base"], **asked)
+            said = [each.choices[0].message.content for each in (direct, routed, base)]
+            assert said[0] == said[1] != said[2]
 
 
 def test_a_port_that_is_taken_is_said_before_the_base_is_read(stored):
