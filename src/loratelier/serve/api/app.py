@@ -224,6 +224,7 @@ async def _answered(
     api: Api, body: Generation, request: Request, caller: Caller, wanted: Plan, form: Form
 ) -> Response:
     answering = Answering(api.engine, api.metrics, caller, wanted, form)
+    await answering.begin()
     if body.stream:
         return answering.stream(with_usage=body.wants_usage)
     return await answering.whole(request)

@@ -179,16 +179,18 @@ class Chooser:
 
 
 def _routers(policies: Sequence[Path], base: Base | None) -> dict[str, Router]:
-    """Read the policies.
+    """Read the policies; those that go by hidden states read with modules of their own.
 
     Raises:
-        InputError: one is missing or no policy, two have one name, or one is for another base.
+        InputError: one is missing or no policy, or two have one name.
     """
     routers: dict[str, Router] = {}
-    reading = twin(base) if policies and base is not None else base
+    reading: Base | None = None
     for path in policies:
         if path.stem in routers or path.stem == SIGNALS:
             raise InputError(f"A policy called '{path.stem}' is there already", "Rename the file")
+        if base is not None and reading is None:
+            reading = twin(base)
         routers[path.stem] = Router.load(path, base=reading)
     return routers
 

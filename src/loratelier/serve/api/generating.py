@@ -171,13 +171,22 @@ class Answering:
         self._began = perf_counter()
         self._is_counted = False
         self._written = [Written() for _ in plan.asked]
-        caller.admit(plan.most)
+        self._running = Running(engine, plan.asked)
+
+    async def begin(self) -> None:
+        """Ask the engine, within the caller's quota.
+
+        Raises:
+            ApiError: 429, when the queue is full or the quota used up.
+            InputError: what is asked cannot be carried out.
+        """
+        self._caller.admit(self._plan.most)
         try:
-            self._running = Running(engine, plan.asked)
+            await self._running.begin()
         except BaseException:
-            caller.give_back(plan.most)
+            self._caller.give_back(self._plan.most)
             raise
-        self._metrics.worn.add(1, plan.label, plan.decision.stage)
+        self._metrics.worn.add(1, self._plan.label, self._plan.decision.stage)
 
     async def whole(self, request: Request) -> Response:
         """Answer at once; a client that goes away cancels its request."""

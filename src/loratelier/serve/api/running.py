@@ -3,9 +3,9 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
+
+from starlette.concurrency import run_in_threadpool
 
 from loratelier.serve.api.errors import ApiError
 from loratelier.serve.api.face import Ticket, Writer
@@ -28,8 +28,8 @@ class Heard:
     event: Event
 
 
-class Running(AbstractAsyncContextManager["Running"]):
-    """Answers being written; whoever leaves the context cancels what is not done.
+class Running:
+    """Answers being written.
 
     Args:
         engine: writes them.
@@ -37,12 +37,22 @@ class Running(AbstractAsyncContextManager["Running"]):
     """
 
     def __init__(self, engine: Writer, asked: Sequence[Asked]) -> None:
+        self._engine = engine
+        self._asked = asked
         self._loop = asyncio.get_running_loop()
         self._heard: asyncio.Queue[Heard | None] = asyncio.Queue()
         self.tickets: list[Ticket] = []
+
+    async def begin(self) -> None:
+        """Ask for the answers.
+
+        Raises:
+            ApiError: 429, when the queue is full.
+            InputError: what is asked cannot be carried out.
+        """
         try:
-            for each in asked:
-                self.tickets.append(engine.submit(each))
+            # In a thread: a schema takes a while to read.
+            await run_in_threadpool(self._submit)
         except Busy as error:
             self.cancel()
             raise ApiError(
@@ -51,6 +61,10 @@ class Running(AbstractAsyncContextManager["Running"]):
         except BaseException:
             self.cancel()
             raise
+
+    def _submit(self) -> None:
+        for each in self._asked:
+            self.tickets.append(self._engine.submit(each))
 
     @property
     def cached_tokens(self) -> int:
@@ -61,14 +75,6 @@ class Running(AbstractAsyncContextManager["Running"]):
         """Stop writing."""
         for ticket in self.tickets:
             ticket.cancel()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.cancel()
 
     async def events(self) -> AsyncIterator[Heard]:
         """Yield what is written, until every answer has ended.
