@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint bench clean
+.PHONY: setup demo test test-long lint bench web clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ test-long: setup
 # Alone on the machine: a benchmark beside other work measures that work.
 bench: setup
 	$(BIN)/python bench/bank.py
+
+# The page that `loratelier studio` serves. What is built is committed, so that nobody needs Node.
+web:
+	cd web && npm ci && npm run check && npm run build
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-import loratelier
 from loratelier.adapter import Adapter, store
 from loratelier.bank import AdapterBank
 from loratelier.base import Base, load_base
 from loratelier.base.likelihood import bits_per_byte, general_text
 from loratelier.corpus import Corpus, build_corpus
-from loratelier.kit.errors import InputError
+from loratelier.corpus.samples import vault
 from loratelier.kit.files import write_atomic
 from loratelier.kit.home import room
 from loratelier.kit.progress import remark, task
@@ -71,19 +70,6 @@ class Demo:
     inspection: Inspection
     report: Path
     seconds: float
-
-
-def vault() -> Path:
-    """Return the sample vault: beside the sources in a checkout, inside the package otherwise.
-
-    Raises:
-        InputError: it is in neither place.
-    """
-    package = Path(loratelier.__file__).parent
-    for place in (package.parents[1] / "examples" / "vault", package / "examples" / "vault"):
-        if place.is_dir():
-            return place
-    raise InputError("The sample vault is missing", "Reinstall loratelier, or clone it anew")
 
 
 def run_demo() -> Demo:

@@ -25,6 +25,7 @@ from loratelier.cli import (
     reason,
     route,
     serve,
+    studio,
     teach,
     train,
 )
@@ -59,6 +60,7 @@ calibrate.register(app)
 chat.register(app)
 serve.register(app)
 gateway.register(app)
+studio.register(app)
 demo.register(app)
 
 

@@ -164,7 +164,7 @@ class Corpus:
             InputError: the folder is missing, is no corpus, or is damaged.
         """
         path = Path(folder)
-        report = _manifest(path)
+        report = read_manifest(path)
         rows = _table(path / ROWS, ROWS_SCHEMA)
         dropped = _table(path / DROPPED, DROPPED_SCHEMA)
         candidates = CANDIDATES_SCHEMA.empty_table()
@@ -327,7 +327,12 @@ def _is_corpus(path: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("kind") == KIND
 
 
-def _manifest(path: Path) -> Report:
+def read_manifest(path: Path) -> Report:
+    """Return what a corpus folder says of itself, without reading its tables.
+
+    Raises:
+        InputError: the folder is missing, is no corpus, or its manifest is damaged.
+    """
     if not path.exists():
         raise InputError(f"The corpus {path} does not exist", _BUILD)
     if not _is_corpus(path):
