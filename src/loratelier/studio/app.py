@@ -81,7 +81,7 @@ async def _page() -> FileResponse:
 async def _bad_input(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, InputError):
         raise error
-    return JSONResponse({"error": error.what, "mend": error.mend}, 422)
+    return _refused(error.what, error.mend)
 
 
 async def _bad_form(_: Request, error: Exception) -> JSONResponse:
@@ -89,4 +89,10 @@ async def _bad_form(_: Request, error: Exception) -> JSONResponse:
         raise error
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:])
-    return JSONResponse({"error": f"{where}: {first['msg']}", "mend": None}, 422)
+    return _refused(f"{where}: {first['msg']}", None)
+
+
+def _refused(what: str, mend: str | None) -> JSONResponse:
+    # With a status of 200: a browser writes every other one into its log as a fault of the page's,
+    # and a person who mistyped a name has done nothing of the kind.
+    return JSONResponse({"error": what, "mend": mend}, headers={"x-problem": "1"})

@@ -29,6 +29,11 @@ class Desk:
         with self._hand:
             yield
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The bases that are in memory."""
+        return tuple(self._bases)
+
     def base(self, spec: str) -> Base:
         """Return a base, loaded when it is first asked for.
 

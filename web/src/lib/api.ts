@@ -14,6 +14,11 @@ export function asProblem(error: unknown): Problem {
   return new Problem(error instanceof Error ? error.message : String(error));
 }
 
+/** What the server refuses with a reason comes as an answer that says so: see `studio/app.py`. */
+function refused(answer: Response): boolean {
+  return !answer.ok || answer.headers.has("x-problem");
+}
+
 async function refuse(answer: Response): Promise<never> {
   let said: { error?: string; mend?: string | null } = {};
   try {
@@ -30,13 +35,13 @@ export async function ask<T>(path: string, method = "GET", body?: unknown): Prom
     headers: body === undefined ? {} : { "content-type": "application/json" },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
-  if (!answer.ok) await refuse(answer);
+  if (refused(answer)) await refuse(answer);
   return (await answer.json()) as T;
 }
 
 export async function floats(path: string): Promise<Float32Array> {
   const answer = await fetch(`/api${path}`);
-  if (!answer.ok) await refuse(answer);
+  if (refused(answer)) await refuse(answer);
   return new Float32Array(await answer.arrayBuffer());
 }
 
@@ -58,7 +63,7 @@ export async function streamed<T>(
     body: JSON.stringify(body),
     signal,
   });
-  if (!answer.ok || !answer.body) return await refuse(answer);
+  if (refused(answer) || !answer.body) return await refuse(answer);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

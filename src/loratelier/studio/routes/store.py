@@ -22,17 +22,20 @@ _PAGE = 30  # rows that are sent at once
 
 
 @router.get("/store")
-def everything() -> dict[str, Any]:
-    """Return the adapters, the bases that are on this machine, and the corpora."""
+def everything(here: Here) -> dict[str, Any]:
+    """Return the adapters, the bases that are on this machine or loaded, and the corpora."""
     from loratelier.base.shelf import known_bases
 
+    known = known_bases()
+    loaded = [spec for spec in here.desk.loaded if spec not in {each.spec for each in known}]
     return {
         "home": str(home()),
         "adapters": [_entry(each) for each in store.entries()],
         "bases": [
             {"spec": each.spec, "source": each.source, "present": each.present, "bytes": each.size}
-            for each in known_bases()
-        ],
+            for each in known
+        ]
+        + [{"spec": spec, "source": spec, "present": True, "bytes": 0} for spec in loaded],
         "corpora": corpora(),
     }
 
