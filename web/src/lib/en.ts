@@ -86,7 +86,7 @@ export const en = {
   "folder.inside": "Folders in it",
   "folder.up": "up",
   "folder.none": "It is empty",
-  "folder.files": "Files in it: {n}",
+  "folder.files": "Files in it: {n}, folders: {m}",
   "dialogue.lead": "One question, several answers: each column wears what you choose, at the strength you choose.",
   "dialogue.reset": "Begin anew",
   "dialogue.add": "column",

@@ -89,7 +89,7 @@ export const ru: Record<keyof typeof en, string> = {
   "folder.inside": "Папки в ней",
   "folder.up": "выше",
   "folder.none": "Она пуста",
-  "folder.files": "Файлов в ней: {n}",
+  "folder.files": "Файлов в ней: {n}, папок: {m}",
   "dialogue.lead": "Один вопрос, несколько ответов: каждый столбец носит то, что вы выбрали, с выбранной силой.",
   "dialogue.reset": "Начать заново",
   "dialogue.add": "столбец",
