@@ -45,7 +45,8 @@ class _Bar:
             self._tell(self._facts | {"left": self._left(moment)})
 
     def _left(self, moment: float) -> float | None:
-        total, done = self._facts["total"], self._facts["done"]
+        total: float | None = self._facts["total"]
+        done: float = self._facts["done"]
         said: float | None = self._facts["left"]
         if said is not None or not total or not done:
             return said

@@ -118,7 +118,7 @@ def solve(wish: Wish, here: Here) -> StreamingResponse:
                 base,
                 draft.now,
                 text,
-                {**wish.set},
+                {int(token): chance for token, chance in wish.set.items()},
                 chat=wish.chat,
                 budget=wish.budget,
                 name=draft.next_name(),
