@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-long lint bench web clean
+.PHONY: setup demo packs test test-long lint bench web clean
 
 setup: $(STAMP)
 
@@ -15,6 +15,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/loratelier demo
+
+# Every pack of examples/packs on the demo base: in the store afterwards, with its tests.
+packs: setup
+	$(BIN)/python -m bench.packs
 
 lint: setup
 	$(BIN)/ruff check .
