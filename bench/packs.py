@@ -68,9 +68,16 @@ def main():
         POLICY.write_text(merged_policy(), encoding="utf-8")
         return
     from loratelier.base import load_base
+    from loratelier.cli.reporting import reporter
+    from loratelier.kit.errors import InputError
+    from loratelier.kit.progress import report_to
 
-    base = load_base("demo")
-    results = [one(base, PACKS / name, given) for name in given.names or trained()]
+    try:
+        with report_to(reporter()):
+            base = load_base("demo")
+            results = [one(base, PACKS / name, given) for name in given.names or trained()]
+    except InputError as error:
+        sys.exit(str(error))
     print(table(results), flush=True)
     sys.exit(0 if all(result.good for result in results) else 1)
 
