@@ -15,15 +15,28 @@ from loratelier.train import load_recipe
 
 TRAINED = sorted(path.parent for path in PACKS.glob("*/recipe.yaml"))
 ROLES = ("philosopher", "poet", "logician", "critic", "scientist", "dreamer", "interface")
-ASKED = {
-    "philosopher": "Теперь как философ. Что такое граница?",
-    "poet": "Answer as a poet: what is rust?",
-    "logician": "Ответь как логик: следует ли это?",
-    "critic": "Now as a critic. Here is my plan.",
-    "scientist": "Теперь как учёный. Почему звенит в ушах?",
-    "dreamer": "Now as a dreamer. Where does the lift go?",
-    "interface": "Теперь как интерфейс. Мне нужна виза.",
+# Each role as people call it: in English, and in Russian in the cases that a request needs.
+CALLED = {
+    "philosopher": ("philosopher", "философ", "философом"),
+    "poet": ("poet", "поэт", "поэтом"),
+    "logician": ("logician", "логик", "логиком"),
+    "critic": ("critic", "критик", "критиком"),
+    "scientist": ("scientist", "учёный", "учёным"),
+    "dreamer": ("dreamer", "сновидящий", "сновидящим"),
+    "interface": ("interface", "интерфейс", "интерфейсом"),
 }
+REQUESTS = (
+    "Now as a {0}. What is time?",
+    "Answer as the {0}: is luck real?",
+    "Ok, and now like a {0}. Why do we get bored?",
+    "Switch to the {0}. I can't sleep.",
+    "What is a home? Please speak as a {0}.",
+    "Теперь как {1}. Что такое время?",
+    "Ответь как {1}: зачем нужна тишина?",
+    "Хорошо, а теперь ответь как {1}. Что такое дом?",
+    "Стань {2}. Я не могу уснуть.",
+    "Побудь {2}, пожалуйста. Почему люди спорят?",
+)
 
 
 def by_name(folders):
@@ -97,8 +110,12 @@ def test_the_policy_is_the_packs_own_entries():
 
 def test_the_policy_tells_the_roles_apart_by_plain_words_and_by_signals():
     router = Router.load(POLICY)
-    by_words = {name: router.route(text).mix for name, text in ASKED.items()}
-    assert by_words == {name: {name: 1.0} for name in ROLES}
+    worn = {
+        text: router.route(text).mix == {name: 1.0}
+        for name, called in CALLED.items()
+        for text in (request.format(*called) for request in REQUESTS)
+    }
+    assert [text for text, own in worn.items() if not own] == []
     by_signal = {name: router.route(f"<|use_lora_{name}|>What is time?").mix for name in ROLES}
     assert by_signal == {name: {name: 1.0} for name in ROLES}
 
