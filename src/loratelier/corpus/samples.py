@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import loratelier
 from loratelier.kit.errors import InputError
 
 
@@ -12,7 +11,7 @@ def vault() -> Path:
     Raises:
         InputError: it is in neither place.
     """
-    package = Path(loratelier.__file__).parent
+    package = Path(__file__).parents[1]
     for place in (package.parents[1] / "examples" / "vault", package / "examples" / "vault"):
         if place.is_dir():
             return place

@@ -70,7 +70,9 @@ def main(folder: Path) -> int:
 
 
 def _leave_with_server() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held here for good, would not let the process end.
+    while os.read(0, 1):
+        pass
     os._exit(3)
 
 
