@@ -40,6 +40,10 @@ def _serve(
         typer.Option(help="What the base is called as a model; untold its name."),
     ] = None,
     quantization: Annotated[str | None, typer.Option(help="As for load_base: nf4.")] = None,
+    library: Annotated[
+        list[str] | None,
+        typer.Option(help="A library that requests may look into; may be given several times."),
+    ] = None,
     max_tokens: Annotated[
         int, typer.Option(help="Most tokens of an answer that says nothing of it.", min=1)
     ] = 512,
@@ -64,6 +68,7 @@ def _serve(
         default_tokens=max_tokens,
         seconds=timeout,
         grace=grace,
+        libraries=tuple(library or ()),
     )
     loaded = load_base(base, quantization=quantization) if quantization else base
     served = Served(loaded, settings, Engine)

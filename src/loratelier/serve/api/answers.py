@@ -8,6 +8,7 @@ from typing import Any
 
 from loratelier.scope.pieces import Pieces
 from loratelier.serve.engine.asked import Event, Token
+from loratelier.serve.library import Found, citations
 
 
 @dataclass
@@ -39,6 +40,8 @@ class Form:
     id_prefix = ""
     whole = ""
     piece = ""
+    # What stood before the question; None where nothing was to be looked up.
+    found: Sequence[Found] | None = None
 
     def __init__(
         self,
@@ -62,7 +65,9 @@ class Form:
     def document(self, written: Sequence[Written], usage: dict[str, Any]) -> dict[str, Any]:
         """Return a whole answer."""
         choices = [self.choice(index, each) for index, each in enumerate(written)]
-        told = {} if self._route is None else {"route": self._route}
+        told: dict[str, Any] = {} if self._route is None else {"route": self._route}
+        if self.found is not None:
+            told["citations"] = citations(" ".join(each.text for each in written), self.found)
         return {**self._head, "object": self.whole, "choices": choices, "usage": usage, **told}
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -71,7 +76,15 @@ class Form:
 
     def opening(self, count: int) -> list[dict[str, Any]]:
         """Return the pieces that come before the first word."""
-        return [self.chunk([], route=self._route)] if self._route is not None else []
+        pieces = [self.chunk([], route=self._route)] if self._route is not None else []
+        if self.found is not None:
+            # Which of them the answer names is not known yet.
+            notes = [
+                {key: value for key, value in each.items() if key != "named"}
+                for each in citations("", self.found)
+            ]
+            pieces.append(self.chunk([], citations=notes))
+        return pieces
 
     def choice(self, index: int, written: Written) -> dict[str, Any]:
         """Return one whole answer."""

@@ -24,6 +24,7 @@ from loratelier.serve.api.bodies import (
     EmbeddingBody,
     Generation,
     LoadBody,
+    Rag,
     UnloadBody,
 )
 from loratelier.serve.api.choosing import Chooser, Wish
@@ -34,6 +35,7 @@ from loratelier.serve.api.keys import Caller, Keys, is_key
 from loratelier.serve.api.limits import Limited, Limits
 from loratelier.serve.api.metrics import TYPE, Metrics, gauge
 from loratelier.serve.api.wardrobe import AUTO, Wardrobe
+from loratelier.serve.library import Found, Library, with_notes
 
 _F = TypeVar("_F", bound=Form)
 
@@ -50,6 +52,7 @@ class Api:
     admin_key: str | None = None
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    libraries: Mapping[str, Library] = field(default_factory=dict)
     began: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -153,12 +156,32 @@ async def _chat(body: ChatBody, request: Request, caller: Asker) -> Response:
     shown = body.tools if body.tool_choice != "none" else None
     tools = [tool.model_dump(exclude_none=True) for tool in shown] if shown else None
     reader = api.wardrobe.reader(decision.mix or ())
-    ids = await run_in_threadpool(reader.chat, decision.messages, tools)
+    # After the decision: what stands in a note is never a signal.
+    found = await run_in_threadpool(_looked_up, api, body.rag, decision.messages)
+    asked = with_notes(decision.messages, found)
+    ids = await run_in_threadpool(reader.chat, asked, tools)
     wanted = plan(
         body, decision, [ids], api.bounds, limit=body.limit, alternatives=body.alternatives
     )
     form = _form(ChatForm, api, body, decision, body.alternatives)
+    form.found = None if body.rag is None else found
     return await _answered(api, body, request, caller, wanted, form)
+
+
+def _looked_up(api: Api, rag: Rag | None, messages: Sequence[Mapping[str, Any]]) -> list[Found]:
+    """Return the notes for the last user message.
+
+    Raises:
+        ApiError: 404 for a library that is not served.
+    """
+    if rag is None:
+        return []
+    if rag.collection not in api.libraries:
+        raise ApiError(
+            404, f"There is no library {rag.collection!a} here", param="rag", code="not_found"
+        )
+    asked = next((m["content"] for m in reversed(messages) if m["role"] == "user"), "")
+    return api.libraries[rag.collection].search(str(asked), rag.k)
 
 
 async def _complete(body: CompletionBody, request: Request, caller: Asker) -> Response:

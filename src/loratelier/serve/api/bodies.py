@@ -171,6 +171,13 @@ class Route(Strict):
     explain: bool = False
 
 
+class Rag(Strict):
+    """Which library is looked into, and how many pieces stand before the question."""
+
+    collection: Name
+    k: Annotated[int, Field(ge=1, le=32)] = 4
+
+
 class Generation(Body):
     """What chat and text completions have in common.
 
@@ -253,6 +260,7 @@ class ChatBody(Generation):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
+    rag: Rag | None = None
 
     @model_validator(mode="after")
     def _coherent(self) -> "ChatBody":

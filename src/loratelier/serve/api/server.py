@@ -13,6 +13,7 @@ from loratelier.serve.api.keys import Keys
 from loratelier.serve.api.limits import Limits
 from loratelier.serve.api.listening import listen, make_server, require_keys, run, url_of
 from loratelier.serve.api.wardrobe import Wardrobe
+from loratelier.serve.library import Library
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ServeSettings:
         grace: seconds that running answers get when the server is stopped.
         limits: of bodies and writes.
         connections: the most at a time.
+        libraries: those that requests may look into.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +45,7 @@ class ServeSettings:
     grace: float = 20.0
     limits: Limits = field(default_factory=Limits)
     connections: int = 1024
+    libraries: tuple[str, ...] = ()
 
 
 class Served:
@@ -60,6 +63,7 @@ class Served:
         keys = Keys() if settings.key_file is None else Keys.load(settings.key_file)
         require_keys(settings.host, keys)
         self._settings = settings
+        libraries = {name: Library.open(name) for name in settings.libraries}
         # First, because a port that is taken is known at once and a base takes its time.
         self.socket = listen(settings.host, settings.port)
         try:
@@ -78,7 +82,14 @@ class Served:
             settings.seconds,
         )
         self.api = Api(
-            self.engine, wardrobe, chooser, keys, bounds, settings.admin_key, settings.limits
+            self.engine,
+            wardrobe,
+            chooser,
+            keys,
+            bounds,
+            settings.admin_key,
+            settings.limits,
+            libraries=libraries,
         )
 
     @property
