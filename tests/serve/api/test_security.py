@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from loratelier.kit.errors import InputError
+from loratelier.serve.api.app import make_app
 from loratelier.serve.api.keys import KeyRule, Keys
 from tests.serve.api.harness import ask_for as ask
-from tests.serve.api.harness import client, make_api, serving
+from tests.serve.api.harness import client, make_api, running, serving
 
 SIGNAL = "<|use_lora_loud|>"
 KEYS = {
@@ -239,6 +240,19 @@ def test_headers_are_ascii_whatever_a_name_is(tiny_base, engine, stored, folders
         assert engine.last.mix == {"поэт": 1.0}
         assert raw.headers["x-loratelier-adapter"] == "%D0%BF%D0%BE%D1%8D%D1%82"
         assert raw.headers["x-loratelier-reason"].isascii() and "x-bad" not in raw.headers
+
+
+def test_one_that_is_unloaded_meanwhile_names_no_others(tiny_base, engine, stored, monkeypatch):
+    api = make_api(tiny_base, engine)
+
+    def submit(asked):
+        api.wardrobe.unload("loud")
+        raise InputError("There is no adapter 'loud'", "Known: odd, silent")
+
+    monkeypatch.setattr(engine, "submit", submit)
+    with running(make_app(api)) as url, pytest.raises(library.NotFoundError) as caught:
+        ask(client(url), "loud")
+    assert "odd" not in caught.value.response.text
 
 
 def test_odd_names_are_not_served(tiny_base, engine, stored, folders):

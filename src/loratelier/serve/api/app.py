@@ -247,7 +247,14 @@ async def _answered(
     api: Api, body: Generation, request: Request, caller: Caller, wanted: Plan, form: Form
 ) -> Response:
     answering = Answering(api.engine, api.metrics, caller, wanted, form)
-    await answering.begin()
+    try:
+        await answering.begin()
+    except InputError:
+        for name in wanted.decision.mix or ():
+            if name not in api.wardrobe:
+                # Unloaded a moment ago; the engine's own words would name the others.
+                raise unknown_model(name) from None
+        raise
     if body.stream:
         return answering.stream(with_usage=body.wants_usage)
     return await answering.whole(request)
