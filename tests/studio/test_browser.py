@@ -145,8 +145,8 @@ def test_columns_talk_and_a_reload_forgets_nothing(opened):
     until(lambda: page.locator(".lane").count() == 2)
     page.get_by_role("textbox", name="Say something").fill("Hello")
     page.keyboard.press("Enter")
-    until(lambda: page.locator(".assistant .quote").count() == 2)
-    page.get_by_role("button", name="Send").wait_for()
+    page.get_by_role("button", name="Send").wait_for(timeout=120_000)
+    assert page.locator(".assistant .quote").count() == 2
     answers = page.locator(".assistant .quote").all_text_contents()
     page.reload()
     page.locator(".assistant").nth(1).wait_for()
