@@ -20,6 +20,7 @@ from loratelier.cli import (
     edit,
     gateway,
     influence,
+    init,
     inspect,
     library,
     reason,
@@ -43,6 +44,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
+init.register(app)
 app.add_typer(corpus.app, name="corpus")
 app.add_typer(bases.app, name="bases")
 train.register(app)

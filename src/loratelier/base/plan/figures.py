@@ -52,7 +52,7 @@ def shape_of(spec: str | Path) -> Shape:
     path = Path(text).expanduser()
     if text.lower() in _SHAPES:
         told = json.loads(_data(f"shapes/{text.lower()}.json"))
-        return Shape(f"{text.lower()} ({told['about']})", _config(told["config"]), told["source"])
+        return Shape(f"{text.lower()} ({told['about']})", config_of(told["config"]), told["source"])
     if text == "demo":
         path = demo_folder()
         if not path.exists():
@@ -63,7 +63,7 @@ def shape_of(spec: str | Path) -> Shape:
     if not file.exists():
         raise InputError(f"{path} has no config.json", "Is it a model's folder?")
     name = text if text == "demo" or "/" not in text else file.resolve().parent.name
-    return Shape(name, _config(_read(file)), str(file))
+    return Shape(name, config_of(_read(file)), str(file))
 
 
 def gpus() -> dict[str, Gpu]:
@@ -125,7 +125,12 @@ def _read(file: Path) -> dict[str, Any]:
     return told
 
 
-def _config(told: dict[str, Any]) -> Any:
+def config_of(told: dict[str, Any]) -> Any:
+    """Return a config from what its JSON says.
+
+    Raises:
+        InputError: transformers knows no such model, or a value means nothing.
+    """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = told["model_type"]
