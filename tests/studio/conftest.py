@@ -104,7 +104,7 @@ def result(answer):
     return lines[-1], lines[:-1]
 
 
-def until(what, seconds=60):
+def until(what, seconds=240):
     """Wait until ``what()`` is true, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
