@@ -50,3 +50,8 @@ PROMPTS: Mapping[str, Prompts] = {
         means="За чем стоит эта гиперлексема?",
     ),
 }
+
+
+def about(request: str, material: str) -> str:
+    """Return a request with what it is about below it."""
+    return f"{request}\n\n{material}"

@@ -10,7 +10,7 @@ from loratelier.corpus.lineage import Row, Turn
 from loratelier.corpus.located import Place
 from loratelier.corpus.scenes.model import Hyperlexeme, Scene
 from loratelier.corpus.scenes.notation import write_graph, write_scene
-from loratelier.corpus.scenes.prompts import PROMPTS
+from loratelier.corpus.scenes.prompts import PROMPTS, about
 
 _AS_SCENE = "written in the notation of scenes"
 _ASKED = "a request laid before it"
@@ -26,11 +26,11 @@ def scene_rows(scene: Scene, place: Place) -> list[Row]:
     graph = write_graph(scene)
     pairs = {
         "input": (
-            place.turn("user", _about(ask.input, scene.text), "text", step=_ASKED),
+            place.turn("user", about(ask.input, scene.text), "text", step=_ASKED),
             place.turn("assistant", graph, step=_AS_SCENE),
         ),
         "output": (
-            place.turn("user", _about(ask.output, graph), step=_AS_SCENE),
+            place.turn("user", about(ask.output, graph), step=_AS_SCENE),
             place.turn("assistant", scene.text, "text"),
         ),
     }
@@ -41,14 +41,14 @@ def scene_rows(scene: Scene, place: Place) -> list[Row]:
         )
     for role, text in scene.roles.items():
         pairs[f"as-{role}"] = (
-            place.turn("user", _about(ask.as_role(role), graph), step=_AS_SCENE),
+            place.turn("user", about(ask.as_role(role), graph), step=_AS_SCENE),
             place.turn("assistant", text, "roles", role),
         )
     for number, overlay in enumerate(scene.overlays):
         field = write_graph(scene.graph.model_copy(update={"field": overlay.field}))
         pairs[f"over-{number + 1}"] = (
             place.turn(
-                "user", _about(ask.context, field), "overlays", number, "field", step=_AS_SCENE
+                "user", about(ask.context, field), "overlays", number, "field", step=_AS_SCENE
             ),
             place.turn("assistant", overlay.text, "overlays", number, "text"),
         )
@@ -73,7 +73,7 @@ def hyperlexeme_rows(each: Hyperlexeme, place: Place, scenes: Mapping[str, Scene
             place.turn("assistant", reply, "replies", number),
         )
         pairs[f"name-{number + 1}"] = (
-            place.turn("user", _about(ask.name, reply), "replies", number, step=_ASKED),
+            place.turn("user", about(ask.name, reply), "replies", number, step=_ASKED),
             place.turn("assistant", token, "name"),
         )
     if each.scene is not None:
@@ -89,18 +89,14 @@ def _stands_for(
 ) -> dict[str, tuple[Turn, Turn]]:
     return {
         "unfold": (
-            place.turn("user", _about(unfold, token), "name", step=_ASKED),
+            place.turn("user", about(unfold, token), "name", step=_ASKED),
             place.turn("assistant", meant),
         ),
         "fold": (
-            place.turn("user", _about(fold, meant), step=_ASKED),
+            place.turn("user", about(fold, meant), step=_ASKED),
             place.turn("assistant", token, "name"),
         ),
     }
-
-
-def _about(request: str, material: str) -> str:
-    return f"{request}\n\n{material}"
 
 
 def _row(conversation: str, kind: str, turns: tuple[Turn, Turn]) -> Row:
