@@ -63,6 +63,23 @@ def test_what_fails_ends_with_status_1_and_stands_on_the_card(run, stored):
     assert "Обычный текст" in out and "every change is exactly zero" in out
 
 
+def test_scenes_that_cannot_be_read_back_are_said(run, stored, tmp_path):
+    scenes = tmp_path / "scenes.yaml"
+    scenes.write_text(
+        "scenes:\n  - id: rain\n    text: It rains, so the river floods.\n"
+        "    nodes: {rain: event, flood: event}\n    relations: [[rain, cause, flood]]\n",
+        encoding="utf-8",
+    )
+    status, out, _ = run("check", "silent", "--meaning", scenes, "--reader", "loud", *FEW, "--json")
+    read = next(one for one in json.loads(out)["findings"] if one["name"] == "meaning.read")
+    assert status == 0 and read["figure"] == 1
+    assert "Too few to say anything" in read["sentence"]["en"]
+    control = read["detail"]["control"]
+    assert control["f1"] is None and control["unread"][0]["scene"] == "rain"
+    status, _, err = run("check", "silent", "--reader", "loud")
+    assert status == 2 and "--meaning" in err
+
+
 def test_wrong_input_is_one_line_and_status_2(run, stored, tmp_path):
     status, _, err = run("check", "silent", "--against", "silent")
     assert status == 2 and "no verdict" in err

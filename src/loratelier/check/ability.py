@@ -13,7 +13,7 @@ from loratelier.scope.prompt import encode_prompt
 
 # From this upper end of the interval on, a base is not told from one that makes no mistakes.
 _CEILING = 0.99
-_ANSWER_TOKENS = 24
+_ANSWER_TOKENS = 16
 # Nobody guesses an answer that is to be written; a base that hardly ever finds it has no skill.
 _WRITTEN_BY_CHANCE = 0.02
 

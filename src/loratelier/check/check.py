@@ -21,6 +21,7 @@ from loratelier.check.drift import (
 from loratelier.check.finding import Finding, Verdict
 from loratelier.check.judge_drift import judge_ability, judge_general, judge_moved, judge_own
 from loratelier.check.judge_leak import judge_answers, judge_behaviour, judge_style
+from loratelier.check.judge_meaning import judge_meaning, measure_scenes
 from loratelier.check.leak import lengths, markers, styled
 from loratelier.check.looks import AFTER, BEFORE, Looks
 from loratelier.check.own import own_dialogues, own_examples
@@ -28,6 +29,7 @@ from loratelier.check.style import learn_style
 from loratelier.check.texts import unrelated
 from loratelier.check.thresholds import Thresholds, load_thresholds
 from loratelier.corpus import Corpus
+from loratelier.corpus.scenes import Scene
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import task
 from loratelier.scope import Change
@@ -52,6 +54,8 @@ def check_adapter(
     *,
     corpus: Corpus | None = None,
     behaviour: Behaviour | None = None,
+    scenes: Sequence[Scene] = (),
+    reader: Adapter | None = None,
     thresholds: Thresholds | None = None,
     strength: float = 1.0,
     items: int = 40,
@@ -67,6 +71,8 @@ def check_adapter(
         corpus: what it was trained on, for what it gained there and for its style; None leaves
             both out.
         behaviour: tests of its answers; None for none.
+        scenes: told and read back, for what of their meaning is lost; none by default (slow).
+        reader: the adapter that reads the scenes; None for the one that is checked.
         thresholds: None for the defaults.
         strength: the gate it is worn at.
         items: of each task with endings to choose from; written tasks have half as many.
@@ -93,6 +99,8 @@ def check_adapter(
     findings += _leaks(looks, limits, asked, corpus, answer_tokens)
     if behaviour is not None:
         findings.append(judge_behaviour(run_behaviour(looks, behaviour), limits.behaviour))
+    if scenes:
+        findings += judge_meaning(*measure_scenes(looks, scenes, reader), limits.meaning)
     ability = measure_ability(looks, languages, items=items, seed=seed)
     findings += judge_ability(ability, limits.drift)
     return Verdict(

@@ -37,12 +37,20 @@ class BehaviourLimits(Strict):
     failed: int = Field(ge=0)
 
 
+class MeaningLimits(Strict):
+    """What of a scene's meaning may be lost in telling it."""
+
+    smatch: float = Field(ge=0, le=1)
+    errors: float = Field(ge=0)
+
+
 class Thresholds(Strict):
     """All thresholds; what each means stands beside it in ``data/thresholds.yaml``."""
 
     drift: DriftLimits
     leak: LeakLimits
     behaviour: BehaviourLimits
+    meaning: MeaningLimits
 
 
 def load_thresholds(path: Path | None = None) -> Thresholds:

@@ -31,6 +31,13 @@ def _check(
         Path | None,
         typer.Option(help="Behaviour tests; without it the behaviour.yaml that it brings along."),
     ] = None,
+    meaning: Annotated[
+        Path | None,
+        typer.Option(help="A file of scenes to tell and read back; scenes it did not learn."),
+    ] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="The adapter that reads scenes; without it the checked one.")
+    ] = None,
     thresholds: Annotated[
         Path | None, typer.Option(help="A YAML file laid over the default thresholds.")
     ] = None,
@@ -57,6 +64,7 @@ def _check(
     from loratelier.check import check_adapter, load_thresholds
     from loratelier.check.against import compare_verdicts, earlier_verdict
     from loratelier.check.behaviour import load_behaviour, parse_behaviour
+    from loratelier.check.meaning.trip import read_scenes
     from loratelier.check.own import find_corpus
     from loratelier.corpus import Corpus
 
@@ -70,6 +78,10 @@ def _check(
         tests = load_behaviour(behaviour)
     elif worn.behaviour is not None:
         tests = parse_behaviour(worn.behaviour, str(folder / "behaviour.yaml"))
+    if reader is not None and meaning is None:
+        raise InputError("--reader reads scenes, and there are none", "Give --meaning FILE")
+    scenes = read_scenes(meaning) if meaning is not None else ()
+    reads = store.open(reader) if reader is not None else None
     place = corpus or find_corpus(worn)
     own = Corpus.load(place) if place else None
     spec = base or worn.card.base.spec
@@ -83,6 +95,8 @@ def _check(
         worn,
         corpus=own,
         behaviour=tests,
+        scenes=scenes,
+        reader=reads,
         thresholds=limits,
         strength=worn_at,
         items=items,

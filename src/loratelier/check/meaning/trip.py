@@ -7,6 +7,7 @@ the control: only what is lost beyond that is laid on the writer.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from loratelier.check.intervals import bootstrap
@@ -24,6 +25,7 @@ from loratelier.check.meaning.compare import (
 from loratelier.check.meaning.faults import ERRORS
 from loratelier.corpus.scenes import Graph, Scene, write_graph
 from loratelier.corpus.scenes.prompts import PROMPTS, about
+from loratelier.corpus.written import read_written
 from loratelier.kit.errors import InputError
 from loratelier.kit.progress import task
 from loratelier.scope.prompt import encode_prompt
@@ -116,6 +118,22 @@ class Reading:
     limit: int
     answers: Mapping[str, str]
     control: Meaning
+
+
+def read_scenes(path: Path) -> tuple[Scene, ...]:
+    """Read the scenes of a file.
+
+    Raises:
+        InputError: a file that cannot be read, or without scenes.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a text file") from error
+    scenes = read_written(text, str(path)).scenes
+    if not scenes:
+        raise InputError(f"{path} holds no scenes", "Begin it with 'scenes:'")
+    return scenes
 
 
 def read_texts(scenes: Sequence[Scene], reader: Voice, *, limit: int = 400) -> Reading:
