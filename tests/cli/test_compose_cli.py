@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from loratelier import Adapter, InputError
+from loratelier import Adapter, AdapterBank, InputError
 from loratelier.adapter import store
 from tests.cli.test_errors import refused, run
 from tests.compose.adapters import make
@@ -64,6 +66,24 @@ def test_compare_says_what_to_do(pair, tmp_path):
     refused(run("compare", "sport"), "Give two")
     refused(run("compare", "sport", "poet", "--base", "demo"), "--held-out")
     refused(run("compare", "sport", "poet", "--held-out", "other=x"), "NAME=CORPUS")
+
+
+def test_an_adapter_is_exported_as_a_whole_model(pair, tiny_base, tiny_base_dir, tmp_path):
+    folder = tmp_path / "whole"
+    done = run("adapters", "export", "sport", folder, "--merged", "--base", tiny_base_dir, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["reloaded"] < 1e-4 and facts["worn"] < 1e-4 and facts["strength"] == 1
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.tensor([tiny_base.tokenizer("Река and river")["input_ids"]])
+    with AdapterBank(tiny_base.model) as bank:
+        bank.add("a", store.open("sport"))
+        with torch.no_grad(), bank.activate("a"):
+            wanted = tiny_base.model(ids).logits
+    with torch.no_grad():
+        assert (model(ids).logits - wanted).abs().max() < 1e-4
+    refused(run("adapters", "export", "sport", folder, "--merged", "--base", tiny_base_dir), "exis")
+    refused(run("adapters", "export", "sport", tmp_path / "x", "--base", "demo"), "--merged")
 
 
 def test_the_store_keeps_what_was_checked(pair):

@@ -193,17 +193,54 @@ def _import(
 def _export(
     name: Annotated[str, typer.Argument(help="A name in the store.")],
     folder: Annotated[Path, typer.Argument(help="The folder to write, for PEFT and every other.")],
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="Write the whole base with the adapter in its weights."),
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="The base for --merged; without it the one that the card names."),
+    ] = None,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write an adapter out as a PEFT folder with its card."""
+    """Write an adapter out as a PEFT folder with its card, or a base with it in its weights."""
     from loratelier.adapter import store
 
+    if merged:
+        _export_merged(name, folder, base, force=force, json=json)
+        return
+    if base is not None:
+        raise InputError("--base is there to merge the adapter into", "Say --merged too")
     written = store.export_adapter(name, folder, replace=force)
     if json:
         print_json({"name": name, "folder": str(written)})
         return
     out.print(f"'{name}' is written to {written}", markup=False, soft_wrap=True)
+
+
+def _export_merged(name: str, folder: Path, base: str | None, *, force: bool, json: bool) -> None:
+    from loratelier.adapter import store
+    from loratelier.base import load_base
+    from loratelier.compose import merge_and_unload
+
+    worn = store.open(name)
+    spec = base or worn.card.base.spec
+    if spec is None:
+        raise InputError(f"The card of '{name}' names no base", "Give it with --base")
+    strength = worn.card.strength or 1.0
+    done = merge_and_unload(load_base(spec), {worn: strength}, folder, replace=force)
+    if json:
+        facts = {"worn": done.worn, "reloaded": done.reloaded, "lost": done.lost}
+        print_json({"name": name, "folder": str(done.folder), "strength": strength, **facts})
+        return
+    out.print(
+        f"The base with '{name}' (strength {strength:g}) is written to {done.folder}; read back, "
+        f"its logits are within {done.reloaded:.1e}, and rounding lost {done.lost:.2%} of the "
+        "update.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @app.command(name="remove")
