@@ -86,6 +86,16 @@ def test_an_adapter_is_exported_as_a_whole_model(pair, tiny_base, tiny_base_dir,
     refused(run("adapters", "export", "sport", tmp_path / "x", "--base", "demo"), "--merged")
 
 
+def test_a_merge_is_written_into_its_base(pair, tiny_base_dir, tmp_path):
+    whole = tmp_path / "whole"
+    both = ("merge", "sport=0.5", "poet=0.5", "--name", "both", "--and-unload", whole)
+    refused(run(*both), "--base")
+    done = run(*both, "--base", tiny_base_dir)
+    assert done.returncode == 0, done.stderr
+    origin = json.loads((whole / "loratelier.json").read_text(encoding="utf-8"))
+    assert origin["adapters"][0]["digest"] == store.open("both").digest
+
+
 def test_the_store_keeps_what_was_checked(pair):
     run("merge", "sport=0.5", "poet=0.5", "--name", "both")
     names = [check["name"] for check in Adapter.load(store.path_of("both")).card.merge["checks"]]

@@ -47,17 +47,24 @@ def _merge(
     base: Annotated[
         str | None, typer.Option(help="Also hold the merged logits to the mixture's on this base.")
     ] = None,
+    and_unload: Annotated[
+        Path | None,
+        typer.Option(help="Also write the base with the result in its weights here; needs --base."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what stands there.")] = False,
     json: Json = False,
 ) -> None:
     """Merge adapters into one, checked, with what its rank cost."""
     from loratelier.adapter import store
     from loratelier.base import load_base
-    from loratelier.compose import merge_adapters
+    from loratelier.compose import merge_adapters, merge_and_unload
 
     target = store.path_of(name)
     if target.exists() and not force:
         raise InputError(f"There is an adapter '{name}'", "Choose another name, or say --force")
+    if and_unload is not None and base is None:
+        raise InputError("--and-unload writes a whole base", "Give it with --base")
+    loaded = load_base(base) if base is not None else None
     weighted: dict[Adapter, float] = {}
     for adapter, weight in map(_weighted, adapters):
         if adapter in weighted:
@@ -73,9 +80,17 @@ def _merge(
         variant=variant,
         combine=combine,
         seed=seed,
-        base=load_base(base) if base is not None else None,
+        base=loaded,
     )
     merged.save(target, replace=force)
+    if and_unload is not None and loaded is not None:
+        done = merge_and_unload(loaded, {merged: 1.0}, and_unload, replace=force)
+        err.print(
+            f"The base with '{name}' is written to {done.folder}; read back, its logits are within "
+            f"{done.reloaded:.1e}.",
+            markup=False,
+            soft_wrap=True,
+        )
     card = merged.card
     if json:
         facts = {"name": name, "method": method, "rank": merged.rank, "basis": card.basis}
