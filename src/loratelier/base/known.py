@@ -20,12 +20,12 @@ class Known:
     about: str
     languages: tuple[str, ...]
     licence: str
-    told: Any
+    told: str  # its config as JSON, as far as a plan needs it
 
     @property
     def config(self) -> Any:
-        """Its config, as far as a plan needs it."""
-        return config_of(self.told)
+        """Its config."""
+        return config_of(json.loads(self.told))
 
 
 @cache
@@ -37,7 +37,7 @@ def known_bases() -> tuple[Known, ...]:
             about=each["about"],
             languages=tuple(each["languages"]),
             licence=each["licence"],
-            told=each["config"],
+            told=json.dumps(each["config"]),
         )
         for each in _table()["bases"]
     )

@@ -121,8 +121,6 @@ def _place(machine: str) -> "Gpu":
 
 
 def _named(spec: str) -> Any:
-    from dataclasses import replace
-
     from loratelier.base.known import Known, known_bases
     from loratelier.base.plan.figures import shape_of
 
@@ -130,10 +128,8 @@ def _named(spec: str) -> Any:
         if known.spec == spec:
             return [known]
     shape = shape_of(spec)
-    told = shape.config.to_dict()
     # What it reads is not known to us; the person who names it knows.
-    unknown = Known(spec, shape.name, ("en", "ru"), "see its card", told)
-    return [replace(unknown)]
+    return [Known(spec, shape.name, ("en", "ru"), "see its card", shape.config.to_json_string())]
 
 
 def _tell(texts: "Texts", place: "Gpu", found: "list[Offer]", chosen: "Offer") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 
 import torch
@@ -11,6 +12,7 @@ from loratelier.base.plan import MemoryPlan, Method, Training, plan_training
 from loratelier.base.plan.figures import Gpu
 from loratelier.corpus import Corpus
 from loratelier.kit.errors import InputError
+from loratelier.kit.progress import task
 
 # Characters of a token, about: English in a vocabulary of 50,000, Russian in one of 150,000.
 _CHARACTERS = {"en": 4.0, "ru": 3.0}
@@ -64,8 +66,18 @@ def texts_of(corpus: Corpus) -> Texts:
 
 
 def offers(texts: Texts, machine: Gpu, bases: Iterable[Known] | None = None) -> list[Offer]:
-    """Return what each base would take, those that read the texts first, then by size."""
-    made = [_offer(texts, machine, base) for base in bases or known_bases()]
+    """Return what each base would take, those that read the texts first, then by size.
+
+    Larger ones than the first that does not fit are left out.
+    """
+    asked = list(bases or known_bases())
+    made: list[Offer] = []
+    with task("Planning", total=len(asked)) as bar:
+        for base in asked:
+            made.append(_offer(texts, machine, base))
+            bar.advance()
+            if not made[-1].fits:
+                break
     return sorted(made, key=lambda offer: not offer.reads)
 
 
@@ -93,14 +105,15 @@ def recommended(found: Sequence[Offer], hours: float) -> Offer:
 
 
 def _offer(texts: Texts, machine: Gpu, base: Known) -> Offer:
-    lora = _planned(base, machine, "lora")
-    chosen, method = lora, "lora"
-    if lora.total > machine.memory:
-        chosen, method = _planned(base, machine, "qlora"), "qlora"
+    method: Method = "lora"
+    chosen = _planned(base, machine, method)
+    if chosen.total > machine.memory:
+        method = "qlora"
+        chosen = _planned(base, machine, method)
     pace = chosen.burden.on(machine).seconds
     return Offer(
         base=base,
-        method="qlora" if method == "qlora" else "lora",
+        method=method,
         memory=chosen.total,
         seconds=pace * texts.tokens / 1000 * EPOCHS,
         adapter=chosen.trained * 4,
@@ -111,7 +124,12 @@ def _offer(texts: Texts, machine: Gpu, base: Known) -> Offer:
 
 def _planned(base: Known, machine: Gpu, method: Method) -> MemoryPlan:
     on_cpu = machine.name == "cpu"
-    dtype = torch.float32 if method == "lora" and (on_cpu or machine.bf16 is None) else None
+    return _walked(base, method, on_cpu, on_cpu or machine.bf16 is None)
+
+
+@cache
+def _walked(base: Known, method: Method, on_cpu: bool, whole: bool) -> MemoryPlan:
+    dtype = torch.float32 if method == "lora" and whole else None
     training = Training(
         method=method,
         rank=RANK,
