@@ -252,6 +252,19 @@ def test_a_stop_lets_what_runs_be_answered_and_takes_nothing_new(tiny_base, adap
     assert not our_hooks(engine.base.model)
 
 
+def test_what_is_asked_of_an_engine_as_it_ends_is_answered(tiny_base, adapters):
+    """Whoever adds an adapter at that very moment must not wait for ever."""
+    for _ in range(10):
+        engine = make_engine(tiny_base, {})
+        adding = threading.Thread(target=engine.adapters.add, args=("a", adapters["a"]))
+        ending = threading.Thread(target=engine.stop)
+        adding.start()
+        ending.start()
+        adding.join(20)
+        ending.join(20)
+        assert not adding.is_alive() and not ending.is_alive()
+
+
 def test_bad_requests_are_refused_in_one_line(tiny_base, engine):
     ids = ids_of(tiny_base, TEXTS[0])
     for asked, said in (

@@ -100,6 +100,7 @@ class Engine:
         self._chores: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._is_running = False
         self._stopping: float | None = None
         self._worn: tuple[object, ExitStack] = (None, ExitStack())
         self._finished = self._prompted = self._written = 0
@@ -107,6 +108,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin to answer."""
+        self._is_running = True
         self._thread = threading.Thread(target=self._run, name="loratelier-engine", daemon=True)
         self._thread.start()
 
@@ -178,13 +180,13 @@ class Engine:
 
     def _on_thread(self, chore: Callable[[], Any]) -> Any:
         """Carry out a chore on the thread that runs the model, between two steps."""
-        if self._thread is None or threading.current_thread() is self._thread:
-            return chore()
         done: Future[Any] = Future()
         with self._wake:
-            self._chores.append((chore, done))
-            self._wake.notify()
-        return done.result()
+            here = not self._is_running or threading.current_thread() is self._thread
+            if not here:
+                self._chores.append((chore, done))
+                self._wake.notify()
+        return chore() if here else done.result()
 
     @torch.no_grad()
     def _run(self) -> None:
@@ -203,11 +205,20 @@ class Engine:
                 for row in self._rows():
                     self._end(row, "shutdown")
                 self._undress()
+                self._close()
                 return
             began = perf_counter()
             self._read()
             self._write()
             self._busy += perf_counter() - began
+
+    def _close(self) -> None:
+        """Carry out what was asked of the thread in its last moment; then it is asked nothing."""
+        with self._wake:
+            self._is_running = False
+            chores, self._chores = list(self._chores), deque()
+        for chore, done in chores:
+            _carry_out(chore, done)
 
     def _has_work(self) -> bool:
         return bool(self._chores or self._rows() or self._stopping is not None)
