@@ -129,7 +129,7 @@ def report(given, speed, ratios, unlike):
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "requests": given.requests,
         "rows": given.rows,
-        "answers that differ from PEFT's": unlike,
+        "answers that differ from PEFT's": None if given.without_peft else unlike,
         "tokens_per_second": {n: round(statistics.median(each), 1) for n, each in speed.items()},
         "of the engine at the first count": {
             name: [round(f(each), 2) for f in (statistics.median, min, max)]
